@@ -1,0 +1,181 @@
+"""The record of one run: what is stored, and all that analysis may read."""
+
+import hashlib
+import json
+from typing import Any, Literal
+
+from pydantic import Field
+
+from adapters.base import Frozen, Timeline
+
+SCHEMA_VERSION: Literal[1] = 1
+
+RecordStatus = Literal["succeeded", "failed", "timeout", "void", "unsupported"]
+
+
+class Sample(Frozen):
+    """Which planned measurement a record answers. `number` counts its tries: void ones are repeated, visibly."""
+
+    plan_id: str
+    scenario: str
+    index: int
+    number: int = 1
+
+
+class Scenario(Frozen):
+    """What is measured: one cell of the comparison."""
+
+    orchestrator: str
+    target: str
+    workload: str
+    configuration: str
+    steps: int
+    variant: str = "s3"
+    parameters: dict[str, str | int | float] = Field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """A short, stable name: `kind/argo/pipeline-7/default`, with a digest where parameters are set."""
+        base = f"{self.target}/{self.orchestrator}/{self.workload}-{self.steps}/{self.configuration}"
+        if self.variant != "s3":
+            base += f"/{self.variant}"
+        if self.parameters:
+            text = json.dumps(self.parameters, sort_keys=True)
+            base += "/" + hashlib.sha256(text.encode()).hexdigest()[:8]
+        return base
+
+
+class ClientClock(Frozen):
+    """The harness's own clock: wall nanoseconds since the epoch, and a monotonic makespan to check it by."""
+
+    jitter_seconds: float
+    submit_ns: int
+    accepted_ns: int
+    last_non_terminal_ns: int
+    first_terminal_ns: int
+    makespan_monotonic_ns: int
+
+
+class PodClock(Frozen):
+    """A pod as Kubernetes tells it (1 s resolution) and as the watch delivered it (client clock, ns)."""
+
+    name: str
+    uid: str
+    node: str = ""
+    image_id: str = ""
+    """The image of the step's container as the kubelet reports it."""
+    created: float | None = None
+    scheduled: float | None = None
+    started: float | None = None
+    finished: float | None = None
+    exit_code: int | None = None
+    phase: str = ""
+    arrivals_ns: dict[str, int] = Field(default_factory=dict)
+    """When the watch first told of `created`, `scheduled`, `running`, `terminated`, `deleted`."""
+    restricted: bool | None = None
+    read_only_root: bool | None = None
+
+
+class Part(Frozen):
+    """A piece of a run's time between two neighbouring boundaries.
+
+    `seconds` is the difference of the boundaries' midpoints, `low` and `high` what their resolution allows.
+    """
+
+    name: str
+    step: str | None = None
+    index: int | None = None
+    seconds: float
+    low: float
+    high: float
+    clocks: str
+    """From which clock to which, such as `client→kubernetes`."""
+
+
+class Breakdown(Frozen):
+    """Where the time of a run went. Seconds."""
+
+    makespan: float
+    """Submit to terminal state observed, client clock."""
+    overhead: float | None = None
+    """(max end − min start) − Σ over phases of the longest user time in the phase (SeBS-Flow, EuroSys '25)."""
+    user: float | None = None
+    parts: tuple[Part, ...] = ()
+    residual: float | None = None
+    """Monotonic makespan less the sum of the parts."""
+    residual_bound: float | None = None
+    """What the clocks' resolution explains."""
+    errors: tuple[str, ...] = ()
+    """Negative parts, missing boundaries, a residual beyond the bound: reported, never clamped."""
+
+
+class Verification(Frozen):
+    """Whether the run did what it should have."""
+
+    ok: bool
+    problems: tuple[str, ...] = ()
+    model_sha256: str | None = None
+    passed: bool | None = None
+    promoted: bool | None = None
+    served_sha256: str | None = None
+    steps: tuple[str, ...] = ()
+    attempts: int = 0
+
+
+class Pressure(Frozen):
+    """The machine during the run: pressure stall (fraction of time, `some`) and stolen CPU time."""
+
+    cpu_some: float | None = None
+    io_some: float | None = None
+    memory_some: float | None = None
+    steal: float | None = None
+    load_before: float | None = None
+
+
+class Environment(Frozen):
+    """Where a run was measured. Different `blocking` values make results incomparable."""
+
+    blocking: dict[str, str]
+    informational: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def digest(self) -> str:
+        """sha256 over the blocking part."""
+        return hashlib.sha256(json.dumps(self.blocking, sort_keys=True).encode()).hexdigest()
+
+
+class RunRecord(Frozen):
+    """One line of `runs.jsonl`."""
+
+    schema_version: Literal[1] = 1
+    sample: Sample
+    run_id: str
+    scenario: Scenario
+    knob: str | None = None
+    task: str = "pod"
+    status: RecordStatus
+    reason: str = ""
+    cold: bool = False
+    """First run after the orchestrator or its configuration was switched."""
+    client: ClientClock | None = None
+    timeline: Timeline | None = None
+    pods: tuple[PodClock, ...] = ()
+    ledger: tuple[dict[str, Any], ...] = ()
+    breakdown: Breakdown | None = None
+    verification: Verification | None = None
+    pressure: Pressure | None = None
+    environment: Environment
+    recorded_at: str
+    """ISO 8601, UTC."""
+    sha256: str = ""
+    """Over the canonical JSON of everything above."""
+
+    def sealed(self) -> "RunRecord":
+        """The same record with its content hash filled in."""
+        return self.model_copy(update={"sha256": self.content_sha256()})
+
+    def content_sha256(self) -> str:
+        """sha256 over the canonical JSON (sorted keys, no spaces) of all fields but `sha256`."""
+        body = self.model_dump(mode="json", exclude={"sha256"})
+        text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
