@@ -159,6 +159,9 @@ class Runtime(Protocol):
 class Driver(Protocol):
     """How an orchestrator is used, the same on each of its targets."""
 
+    def prepare(self, request: RunRequest) -> None:
+        """Make sure that the definition `request` needs is there. Not timed."""
+
     def submit(self, request: RunRequest) -> RunHandle:
         """Start a run. Submitting the same run id twice starts one run only."""
 

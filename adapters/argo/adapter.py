@@ -1,0 +1,441 @@
+"""Argo Workflows v3.7 on Kubernetes: install it, start runs, read what it says of them."""
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from functools import cached_property
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+from hera.workflows import models as m
+from kubernetes.client.exceptions import ApiException
+
+from adapters.argo import pipeline
+from adapters.base import (
+    Attempt,
+    BenchError,
+    Component,
+    Configuration,
+    RunHandle,
+    RunOutcome,
+    RunRequest,
+    Status,
+    Target,
+    Timeline,
+    Unsupported,
+)
+from adapters.kube import Document, Gone, Kube, explain, explained, read_documents
+from adapters.podspec import RUN_LABEL
+from adapters.targets import PIPELINE_NAMESPACE, ClusterTarget, connect
+
+GROUP, VERSION = "argoproj.io", "v1alpha1"
+VERSION_PIN = "v3.7.3"
+KNOB = "DEFAULT_REQUEUE_TIME"
+CONFIGURATIONS = (
+    Configuration(name="default", knob=KNOB, value="10s (shipped)"),
+    Configuration(
+        name="tuned",
+        knob=KNOB,
+        value="1s",
+        source="https://argo-workflows.readthedocs.io/en/release-3.7/environment-variables/",
+    ),
+)
+REQUEUE = {"default": None, "tuned": "1s"}
+OWN_NAMESPACE = "argo"
+TERMINAL = {"Succeeded": Status.SUCCEEDED, "Failed": Status.FAILED, "Error": Status.FAILED}
+TEMPLATE_OF = {"fanout": "fanout", "sweep": "sweep"}
+
+
+def render(name: str, **values: str | None) -> list[Document]:
+    """A manifest of `deploy/` with its values filled in."""
+    text = files("adapters.argo").joinpath("deploy", name).read_text(encoding="utf-8")
+    template = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False).from_string(text)
+    return read_documents(template.render(**values))
+
+
+class ArgoRuntime:
+    """The controller in its own namespace, its resource types, and the pipeline's templates."""
+
+    def __init__(self, where: ClusterTarget) -> None:
+        self.where = where
+        self.kube = where.kube
+
+    def _manifests(self, configuration: str) -> tuple[list[Document], list[Document], list[Document]]:
+        values = {
+            "namespace": PIPELINE_NAMESPACE,
+            "controller": self.where.image("argo_controller"),
+            "executor": self.where.image("argo_executor"),
+            "requeue": REQUEUE[configuration],
+        }
+        return (
+            render("crds.yaml"),
+            render("controller.yaml", **values),
+            [
+                *render("pipeline.yaml", namespace=PIPELINE_NAMESPACE),
+                *pipeline.templates(self.where.image("step")),
+            ],
+        )
+
+    def deploy(self, configuration: str) -> None:
+        """Install or change to `configuration`; returns when the controller is ready.
+
+        Raises `BenchError` for an unknown configuration, or where the controller does not become ready.
+        """
+        if configuration not in REQUEUE:
+            known = ", ".join(REQUEUE)
+            raise BenchError(f"argo has no configuration '{configuration}'", f"one of: {known}")
+        for group in self._manifests(configuration):
+            self.kube.apply(group)
+        self.scale(True)
+
+    def undeploy(self) -> None:
+        """Remove runs, templates, the controller, its rights and its resource types."""
+        crds, controller, definitions = self._manifests("default")
+        if self._installed():
+            with explained("removing runs"):
+                self.kube.custom.delete_collection_namespaced_custom_object(
+                    GROUP, VERSION, PIPELINE_NAMESPACE, "workflows"
+                )
+                self._runs_gone()
+        self.kube.remove(definitions)
+        self.kube.remove(controller)
+        self.kube.remove(crds)
+
+    def _installed(self) -> bool:
+        try:
+            self.kube.custom.get_api_resources(GROUP, VERSION)
+        except ApiException as error:
+            if error.status == 404:
+                return False
+            raise explain(error, "looking for Argo's resource types") from error
+        return True
+
+    def _runs_gone(self) -> None:
+        listing = self.kube.custom.list_namespaced_custom_object
+        where = {"group": GROUP, "version": VERSION, "namespace": PIPELINE_NAMESPACE, "plural": "workflows"}
+        end = time.monotonic() + 120
+        while left := self.kube.listed(listing, **where)["items"]:
+            if time.monotonic() > end:
+                names = ", ".join(item["metadata"]["name"] for item in left)
+                raise BenchError(f"runs that do not go away: {names}", "bench cluster status")
+            version = self.kube.listed(listing, **where)["metadata"]["resourceVersion"]
+            for kind, _ in self.kube.events(listing, version, 10, **where):
+                if kind == "DELETED":
+                    break
+
+    def scale(self, on: bool) -> None:
+        """Start or stop the controller."""
+        body = {"spec": {"replicas": 1 if on else 0}}
+        with explained("scaling the workflow controller"):
+            self.kube.apps.patch_namespaced_deployment_scale("workflow-controller", OWN_NAMESPACE, body)
+        self.kube.rolled_out(OWN_NAMESPACE, "workflow-controller", 120)
+
+    def health(self) -> str:
+        """Empty when the controller is ready."""
+        with explained("looking at the workflow controller"):
+            found = self.kube.apps.list_namespaced_deployment(
+                OWN_NAMESPACE, field_selector="metadata.name=workflow-controller"
+            ).items
+        if not found:
+            return "the workflow controller is not installed"
+        return "" if found[0].status.ready_replicas else "the workflow controller is not ready"
+
+    def components(self) -> tuple[Component, ...]:
+        """The controller is all that runs between steps."""
+        return (
+            Component(
+                name="workflow-controller",
+                namespace=OWN_NAMESPACE,
+                selector="app=workflow-controller",
+                role="controller",
+            ),
+        )
+
+    def versions(self) -> Mapping[str, str]:
+        """The pinned version; the knob is part of the scenario."""
+        return {"argo_workflows": VERSION_PIN}
+
+    def metrics(self) -> str:
+        """The controller's Prometheus metrics, as text."""
+        return self.kube.service_get(
+            OWN_NAMESPACE, "http:workflow-controller-metrics:9090", "metrics", {}
+        )
+
+
+class ArgoDriver:
+    """Runs are `Workflow` objects that refer to a `WorkflowTemplate`; their names are the run ids."""
+
+    def __init__(self, where: ClusterTarget) -> None:
+        self.where = where
+        self.kube: Kube = where.kube
+
+    @cached_property
+    def _where(self) -> dict[str, str]:
+        return {"group": GROUP, "version": VERSION, "namespace": PIPELINE_NAMESPACE, "plural": "workflows"}
+
+    def prepare(self, request: RunRequest) -> None:
+        """Make sure the template that `request` refers to is there (a chain's length is part of its template)."""
+        if request.workload == "chain":
+            template = pipeline.chain(self.where.image("step"), request.steps)
+            self.kube.apply([pipeline.plain(template)])
+
+    def workflow(self, request: RunRequest) -> Document:
+        """The object that `submit` creates."""
+        match request.workload:
+            case "pipeline" if request.variant == "volume":
+                template = "recommender-pipeline-volume"
+            case "pipeline" if request.variant == "approve":
+                template = "recommender-pipeline-approve"
+            case "pipeline":
+                template = "recommender-pipeline"
+            case "chain":
+                template = f"chain-{request.steps}"
+            case other:
+                template = TEMPLATE_OF[other]
+        values = {name.replace("_", "-"): str(value) for name, value in request.parameters.items()}
+        if request.workload == "fanout":
+            values["width"] = str(request.steps)
+        unknown = sorted(set(values) - set(pipeline.DEFAULTS))
+        if unknown:
+            raise BenchError(
+                f"argo's templates have no parameter {', '.join(unknown)}",
+                f"one of: {', '.join(pipeline.DEFAULTS)}",
+            )
+        if values.get("promote-order") == "naive":
+            values.setdefault("promote-retries", "0")
+        workflow = m.Workflow(
+            api_version=f"{GROUP}/{VERSION}",
+            kind="Workflow",
+            metadata=m.ObjectMeta(
+                name=request.run_id, namespace=PIPELINE_NAMESPACE, labels={RUN_LABEL: request.run_id}
+            ),
+            spec=m.WorkflowSpec(
+                workflow_template_ref=m.WorkflowTemplateRef(name=template),
+                arguments=m.Arguments(
+                    parameters=[m.Parameter(name=name, value=value) for name, value in values.items()]
+                ),
+                active_deadline_seconds=int(request.deadline_seconds),
+            ),
+        )
+        document: Document = json.loads(workflow.json(by_alias=True, exclude_none=True))
+        return document
+
+    def submit(self, request: RunRequest) -> RunHandle:
+        """Create the Workflow. A second submission of a run id finds the first one's object."""
+        document = self.workflow(request)
+        with explained(f"submitting {request.run_id}"):
+            submit_ns = time.time_ns()
+            try:
+                self.kube.custom.create_namespaced_custom_object(
+                    GROUP, VERSION, PIPELINE_NAMESPACE, "workflows", document
+                )
+            except ApiException as error:
+                if error.status != 409:
+                    raise
+            return RunHandle(
+                run_id=request.run_id,
+                native_id=f"{PIPELINE_NAMESPACE}/{request.run_id}",
+                submit_ns=submit_ns,
+                accepted_ns=time.time_ns(),
+            )
+
+    def wait(self, handle: RunHandle, deadline_seconds: float) -> RunOutcome:
+        """Watch the Workflow until its phase is terminal or the deadline has passed."""
+        last_ns = handle.accepted_ns
+        phase = ""
+        try:
+            with explained(f"watching {handle.run_id}"):
+                for _, found in self.kube.follow(
+                    self.kube.custom.list_namespaced_custom_object,
+                    handle.run_id,
+                    deadline_seconds,
+                    **self._where,
+                ):
+                    now, monotonic = time.time_ns(), time.monotonic_ns()
+                    status = found.get("status", {})
+                    phase = status.get("phase", "")
+                    if phase in TERMINAL:
+                        ended = TERMINAL[phase]
+                        message = status.get("message", "")
+                        if ended is Status.FAILED and "deadline" in message.lower():
+                            ended = Status.TIMEOUT
+                        return RunOutcome(
+                            status=ended,
+                            last_non_terminal_ns=last_ns,
+                            first_terminal_ns=now,
+                            first_terminal_monotonic_ns=monotonic,
+                            reason=message,
+                            native_status=phase,
+                        )
+                    last_ns = now
+            reason, ended = f"still {phase or 'unknown'} after {deadline_seconds:.0f} s", Status.TIMEOUT
+        except Gone:
+            reason, ended = "the Workflow was deleted while it ran", Status.CANCELLED
+        return RunOutcome(
+            status=ended,
+            last_non_terminal_ns=last_ns,
+            first_terminal_ns=time.time_ns(),
+            first_terminal_monotonic_ns=time.monotonic_ns(),
+            reason=reason,
+            native_status=phase,
+        )
+
+    def cancel(self, run_id: str) -> bool:
+        """Delete the Workflow and, with it, its pods; returns when both are gone."""
+        with explained(f"removing {run_id}"):
+            try:
+                self.kube.custom.delete_namespaced_custom_object(
+                    GROUP,
+                    VERSION,
+                    PIPELINE_NAMESPACE,
+                    "workflows",
+                    run_id,
+                    propagation_policy="Foreground",
+                )
+            except ApiException as error:
+                if error.status == 404:
+                    return False
+                raise
+            try:
+                for _ in self.kube.follow(
+                    self.kube.custom.list_namespaced_custom_object, run_id, 120, **self._where
+                ):
+                    continue
+            except Gone:
+                return True
+        raise BenchError(f"{run_id} did not go away within 120 s", "bench cluster status")
+
+    def approve(self, run_id: str) -> None:
+        """Let a suspended run go on: marks its suspend node as succeeded, as `argo resume` does."""
+        with explained(f"approving {run_id}"):
+            found = self._get(run_id)
+            nodes = found.get("status", {}).get("nodes", {})
+            waiting = {
+                key: node
+                for key, node in nodes.items()
+                if node["type"] == "Suspend" and node.get("phase") == "Running"
+            }
+            if not waiting:
+                raise BenchError(f"{run_id} does not wait for approval", "bench status")
+            now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+            change = {key: {"phase": "Succeeded", "finishedAt": now} for key in waiting}
+            self.kube.custom.patch_namespaced_custom_object(
+                GROUP, VERSION, PIPELINE_NAMESPACE, "workflows", run_id, {"status": {"nodes": change}}
+            )
+
+    def _get(self, run_id: str) -> Document:
+        found: Document = self.kube.custom.get_namespaced_custom_object(
+            GROUP, VERSION, PIPELINE_NAMESPACE, "workflows", run_id
+        )
+        return found
+
+    def timeline(self, handle: RunHandle) -> Timeline:
+        """The Workflow's own node records; whole seconds, like all of Kubernetes' times."""
+        with explained(f"reading {handle.run_id}"):
+            found = self._get(handle.run_id)
+        return timeline_of(handle.run_id, found.get("status", {}))
+
+    def logs(self, handle: RunHandle, step: str) -> str:
+        """What the step's pods printed, as long as the pods exist (no log archive is configured)."""
+        with explained(f"reading the logs of {step}"):
+            pods = self.kube.core.list_namespaced_pod(
+                PIPELINE_NAMESPACE, label_selector=f"{RUN_LABEL}={handle.run_id},bench.local/step={step}"
+            ).items
+            return "".join(
+                self.kube.core.read_namespaced_pod_log(
+                    pod.metadata.name, PIPELINE_NAMESPACE, container="main"
+                )
+                for pod in pods
+            )
+
+
+def timeline_of(run_id: str, status: Mapping[str, Any]) -> Timeline:
+    """A Workflow's status as a timeline: its pod nodes, numbered per step and index by start."""
+    nodes: Mapping[str, Mapping[str, Any]] = status.get("nodes") or {}
+    pods = sorted(
+        (node for node in nodes.values() if node["type"] == "Pod"),
+        key=lambda node: (node.get("startedAt") or "9999", node["id"]),
+    )
+    counts: dict[tuple[str, int | None], int] = {}
+    attempts = []
+    for node in pods:
+        step, index = node["templateName"], _index(node)
+        counts[step, index] = counts.get((step, index), 0) + 1
+        attempts.append(
+            Attempt(
+                step=step,
+                index=index,
+                attempt=counts[step, index],
+                native_id=node["id"],
+                pod_name=pod_name(run_id, node),
+                started=_seconds(node.get("startedAt")),
+                finished=_seconds(node.get("finishedAt")),
+                status=node.get("phase", ""),
+                message=node.get("message", ""),
+            )
+        )
+    skipped = (n["displayName"] for n in nodes.values() if n["type"] == "Skipped" or n.get("phase") == "Omitted")
+    return Timeline(
+        run_id=run_id,
+        native_status=status.get("phase", ""),
+        resolution_seconds=1.0,
+        started=_seconds(status.get("startedAt")),
+        finished=_seconds(status.get("finishedAt")),
+        attempts=tuple(attempts),
+        skipped=tuple(sorted(skipped)),
+    )
+
+
+def pod_name(run_id: str, node: Mapping[str, Any]) -> str:
+    """Argo's v2 pod names: workflow, template and the hash that ends the node id."""
+    return f"{run_id}-{node['templateName']}-{node['id'].rsplit('-', 1)[1]}"
+
+
+def _index(node: Mapping[str, Any]) -> int | None:
+    given: Iterable[Mapping[str, Any]] = (node.get("inputs") or {}).get("parameters") or ()
+    for parameter in given:
+        if parameter["name"] == "index":
+            return int(parameter["value"])
+    return None
+
+
+def _seconds(text: str | None) -> float | None:
+    return datetime.fromisoformat(text).timestamp() if text else None
+
+
+class ArgoAdapter:
+    """Argo Workflows: a Kubernetes controller; a step is a pod."""
+
+    name = "argo"
+    title = "Argo Workflows"
+    task = "pod"
+
+    def targets(self) -> tuple[Target, ...]:
+        """Kubernetes only."""
+        return (Target.KIND, Target.K8S)
+
+    def configurations(self) -> tuple[Configuration, ...]:
+        """`tuned` lets the controller look at a workflow again after 1 s instead of 10 s."""
+        return CONFIGURATIONS
+
+    def workloads(self) -> tuple[str, ...]:
+        """All of them."""
+        return ("pipeline", "chain", "fanout", "sweep")
+
+    def _connect(self, target: Target) -> ClusterTarget:
+        if target is Target.LOCAL:
+            raise Unsupported(
+                "Argo Workflows is a Kubernetes controller: there is nothing to run without a cluster",
+                "bench run --orchestrator argo --target kind",
+            )
+        return connect(target)
+
+    def runtime(self, target: Target) -> ArgoRuntime:
+        """See `Adapter.runtime`."""
+        return ArgoRuntime(self._connect(target))
+
+    def driver(self, target: Target) -> ArgoDriver:
+        """See `Adapter.driver`."""
+        return ArgoDriver(self._connect(target))

@@ -1,0 +1,61 @@
+"""Where a target is: its cluster, its images, its namespaces."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cluster
+from adapters.base import BenchError, Target, TargetUnreachable, Unsupported
+from adapters.kube import Kube
+
+PIPELINE_NAMESPACE = "bookstore-ml"
+SYSTEM_NAMESPACE = "bench-system"
+
+
+@dataclass(frozen=True)
+class ClusterTarget:
+    """A reachable cluster with the images to use on it, by digest."""
+
+    target: Target
+    kube: Kube
+    images: Mapping[str, str]
+    facts: Mapping[str, str]
+
+    def image(self, key: str) -> str:
+        """The reference of an image by digest. Raises `BenchError` where the cluster has none of that name."""
+        try:
+            return self.images[key]
+        except KeyError:
+            raise BenchError(f"the cluster has no image '{key}'", "bench cluster up") from None
+
+    @property
+    def step_digest(self) -> str:
+        """`sha256:…` of the step image."""
+        return self.image("step").rsplit("@", 1)[1]
+
+
+def connect(target: Target) -> ClusterTarget:
+    """The cluster behind `target`.
+
+    Raises `Unsupported` for `local`, `TargetUnreachable` where there is no cluster or it does not answer.
+    """
+    if target is Target.LOCAL:
+        raise Unsupported("this needs a Kubernetes cluster", "bench run --target kind")
+    if target is Target.K8S:
+        raise Unsupported(
+            "the k8s target is not wired yet: images would have to come from a registry of yours",
+            "bench run --target kind",
+        )
+    try:
+        info = cluster.info()
+    except cluster.ClusterError as missing:
+        raise TargetUnreachable(missing.message, missing.remedy) from missing
+    kubeconfig = os.environ.get("BENCH_KUBECONFIG") or info.kubeconfig
+    kube = Kube(info.kubeconfig.__class__(kubeconfig))
+    facts = {
+        "kubernetes": kube.version(),
+        "kind": info.kind_version,
+        "image_origin": info.origin,
+        "oci_wrapper": str(info.oci_wrapper).lower(),
+    }
+    return ClusterTarget(target, kube, info.images, facts)
