@@ -1,0 +1,44 @@
+"""How the command line shows an error: what happened, what was kept, what to type next; never a traceback."""
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from adapters.base import BenchError, UnknownAdapter
+
+EXIT_FAILED = 1
+EXIT_BAD_INPUT = 2
+
+
+class BadInput(BenchError):
+    """What the user typed cannot be used: exit code 2."""
+
+
+def exit_code(error: BenchError) -> int:
+    """2 where the input was bad, otherwise 1."""
+    return EXIT_BAD_INPUT if isinstance(error, (BadInput, UnknownAdapter)) else EXIT_FAILED
+
+
+def render(error: BenchError) -> str:
+    """The lines for stderr: `error:`, then `kept:` and `next:` where there is something to say."""
+    lines = [f"error: {error.message}"]
+    if error.kept:
+        lines.append(f"kept: {error.kept}")
+    if error.remedy:
+        lines.append(f"next: {error.remedy}")
+    return "\n".join(lines)
+
+
+def run_cli(app: Callable[[], Any]) -> NoReturn:
+    """Run a typer app as the program; ends the process with the exit code the error asks for."""
+    try:
+        app()
+    except BenchError as error:
+        print(render(error), file=sys.stderr)
+        sys.exit(exit_code(error))
+    except BrokenPipeError:
+        # The reader (`| head`) left: keep the interpreter from complaining about it while it shuts down.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_FAILED)
+    sys.exit(0)

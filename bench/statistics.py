@@ -1,0 +1,318 @@
+"""Medians, intervals and tests, each with what it needs and what it attains; no number without its n.
+
+Resampling uses a fixed seed: the same samples give the same answer on every machine.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb, isnan
+
+import numpy as np
+from scipy import stats
+
+SEED = 20_260_101
+LEVEL = 0.95
+RESAMPLES = 9_999
+EXACT_LIMIT = 20_000
+"""A permutation test over at most this many arrangements looks at all of them."""
+P95_FROM = 72
+"""Fewest samples of which the 95th percentile has a distribution-free 95 % interval (0.95^72 < 0.025)."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """`level` is the coverage attained, which may be below the one asked for."""
+
+    low: float
+    high: float
+    level: float
+    method: str
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, how many samples it rests on, and its interval; `note` says why there is none."""
+
+    value: float
+    n: int
+    interval: Interval | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """How two independent samples differ. `shift` and `delta` are positive where the second is larger.
+
+    `p` is None, and `note` says why, where no arrangement of so few samples could reach `1 - LEVEL`.
+    """
+
+    n: tuple[int, int]
+    shift: float
+    """Hodges–Lehmann: the median of all pairwise differences, in the samples' unit."""
+    shift_interval: Interval | None
+    delta: float
+    """Cliff's delta: P(second > first) − P(second < first), −1 to 1."""
+    p: float | None
+    exact: bool
+    smallest_p: float
+    """The smallest p that samples of these sizes can give."""
+    note: str = ""
+
+    @property
+    def size(self) -> str:
+        """Cliff's delta in words: Romano et al. (2006), 0.147, 0.33, 0.474."""
+        bounds = ((0.147, "negligible"), (0.33, "small"), (0.474, "medium"))
+        return next((word for bound, word in bounds if abs(self.delta) < bound), "large")
+
+
+def median(samples: Sequence[float]) -> float:
+    """The middle of the samples.
+
+    Raises:
+        ValueError: if there are none, or one is not a number.
+    """
+    return float(np.median(_checked(samples)))
+
+
+def order_interval(samples: Sequence[float], level: float = LEVEL, quantile: float = 0.5) -> Interval | None:
+    """The narrowest pair of order statistics that covers the quantile with at least `level`; else the widest.
+
+    Distribution-free: P(X(j) < q < X(k)) = P(j ≤ B < k), B ~ Binomial(n, quantile) (David & Nagaraja,
+    *Order Statistics*, §7.1). Each side keeps its half of the error, so five samples attain 93.75 % for the
+    median and the answer says so. None for fewer than two samples, which enclose nothing.
+    """
+    ordered = np.sort(_checked(samples))
+    n = len(ordered)
+    if n < 2:
+        return None
+    tail = (1 - level) / 2
+    below = stats.binom(n, quantile)
+    ranks = np.arange(1, n + 1)
+    low_ranks = ranks[below.cdf(ranks - 1) <= tail]
+    high_ranks = ranks[below.sf(ranks - 1) <= tail]
+    j = int(low_ranks[-1]) if len(low_ranks) else 1
+    k = int(high_ranks[0]) if len(high_ranks) else n
+    attained = float(below.cdf(k - 1) - below.cdf(j - 1))
+    return Interval(float(ordered[j - 1]), float(ordered[k - 1]), attained, f"order statistics {j} and {k}")
+
+
+def median_estimate(samples: Sequence[float], level: float = LEVEL) -> Estimate:
+    """The median with its order-statistic interval."""
+    interval = order_interval(samples, level)
+    note = ""
+    if interval is None:
+        note = "one sample: no interval"
+    elif interval.level < level:
+        note = f"n={len(samples)} attains {interval.level:.1%}, not {level:.0%}"
+    return Estimate(median(samples), len(samples), interval, note)
+
+
+def bootstrap_interval(
+    samples: Sequence[float], blocks: Sequence[object] | None = None, level: float = LEVEL, seed: int = SEED
+) -> Interval | None:
+    """A bootstrap interval of the median. None for fewer than two samples, or two blocks.
+
+    BCa (Efron 1987) over samples; where BCa is not defined (all alike, or a degenerate jackknife), and over
+    `blocks` (each sample's block; whole blocks are drawn), the percentile method. Its coverage is nominal
+    only for large n: the order-statistic interval is the one to rely on for few samples.
+    """
+    data = _checked(samples)
+    if blocks is not None:
+        return _block_interval(data, blocks, level, seed)
+    if len(data) < 2:
+        return None
+    if np.all(data == data[0]):
+        return Interval(float(data[0]), float(data[0]), level, "bootstrap (all samples alike)")
+    rng = np.random.default_rng(seed)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = _bootstrap(data, level, "BCa", rng)
+        method = "BCa bootstrap"
+        if isnan(found[0]) or isnan(found[1]):
+            found = _bootstrap(data, level, "percentile", np.random.default_rng(seed))
+            method = "percentile bootstrap"
+    return Interval(found[0], found[1], level, method)
+
+
+def _bootstrap(
+    data: np.ndarray[tuple[int], np.dtype[np.float64]], level: float, method: str, rng: np.random.Generator
+) -> tuple[float, float]:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scipy warns that BCa is undefined, and answers NaN: handled above
+        interval = stats.bootstrap(
+            (data,),
+            np.median,
+            confidence_level=level,
+            n_resamples=RESAMPLES,
+            method=method,
+            vectorized=True,
+            batch=1000,
+            rng=rng,
+        ).confidence_interval
+    return float(interval.low), float(interval.high)
+
+
+def _block_interval(
+    data: np.ndarray[tuple[int], np.dtype[np.float64]], blocks: Sequence[object], level: float, seed: int
+) -> Interval | None:
+    if len(blocks) != len(data):
+        raise ValueError(f"{len(data)} samples, but {len(blocks)} blocks")
+    groups: dict[object, list[float]] = {}
+    for value, block in zip(data.tolist(), blocks, strict=True):
+        groups.setdefault(block, []).append(value)
+    if len(groups) < 2:
+        return None
+    parts = [np.asarray(values) for values in groups.values()]
+    rng = np.random.default_rng(seed)
+    draws = rng.integers(0, len(parts), size=(RESAMPLES, len(parts)))
+    medians = [float(np.median(np.concatenate([parts[i] for i in draw]))) for draw in draws]
+    tail = (1 - level) / 2
+    low, high = np.quantile(medians, [tail, 1 - tail])
+    return Interval(float(low), float(high), level, f"percentile bootstrap over {len(parts)} blocks")
+
+
+def p95(samples: Sequence[float], level: float = LEVEL) -> Estimate:
+    """The 95th percentile; its interval only from 72 samples, since fewer cannot bound it from above."""
+    data = _checked(samples)
+    value = float(np.quantile(data, 0.95))
+    if len(data) < P95_FROM:
+        return Estimate(value, len(data), None, f"n={len(data)}: an interval needs {P95_FROM}")
+    return Estimate(value, len(data), order_interval(samples, level, quantile=0.95))
+
+
+def difference(first: Sequence[float], second: Sequence[float], seed: int = SEED) -> Difference:
+    """Whether and by how much the second sample is larger than the first.
+
+    A two-sided permutation test of the rank sum (ties shared), which is that of Cliff's delta: exact over
+    all arrangements up to EXACT_LIMIT, else Monte Carlo with (b + 1) / (m + 1) (Phipson & Smyth 2010). The
+    interval of the shift inverts the same test (Hollander & Wolfe, *Nonparametric Statistical Methods*,
+    §4.3).
+    """
+    a, b = _checked(first), _checked(second)
+    n, m = len(a), len(b)
+    gaps = np.sort((b[:, None] - a[None, :]).ravel())
+    delta = float(np.mean(np.sign(gaps)))
+    smallest = min(1.0, 2 / comb(n + m, n))
+    exact = comb(n + m, n) <= EXACT_LIMIT
+    p: float | None = None
+    note = ""
+    if smallest > 1 - LEVEL:
+        note = f"n={n} and {m} are too few: no p below {smallest:.2g} is possible"
+    elif np.all(gaps == gaps[0]) and gaps[0] == 0:
+        p = 1.0
+    else:
+        p = _permutation_p(stats.rankdata(np.concatenate([a, b])), n, exact, seed)
+    return Difference(
+        n=(n, m),
+        shift=float(np.median(gaps)),
+        shift_interval=_shift_interval(gaps, n, m),
+        delta=delta,
+        p=p,
+        exact=exact,
+        smallest_p=smallest,
+        note=note,
+    )
+
+
+def _permutation_p(
+    ranks: np.ndarray[tuple[int], np.dtype[np.float64]], n: int, exact: bool, seed: int
+) -> float:
+    def rank_sum(first: np.ndarray, second: np.ndarray, axis: int = -1) -> np.ndarray:  # type: ignore[type-arg]
+        del second
+        return np.asarray(np.sum(first, axis=axis))
+
+    result = stats.permutation_test(
+        (ranks[:n], ranks[n:]),
+        rank_sum,
+        permutation_type="independent",
+        vectorized=True,
+        n_resamples=np.inf if exact else RESAMPLES,
+        batch=2000,
+        alternative="two-sided",
+        rng=np.random.default_rng(seed),
+    )
+    return float(result.pvalue)
+
+
+def _shift_interval(
+    gaps: np.ndarray[tuple[int], np.dtype[np.float64]], n: int, m: int, level: float = LEVEL
+) -> Interval | None:
+    """Order statistics of the pairwise differences, by the null distribution of Mann–Whitney's U."""
+    if n < 2 or m < 2:
+        return None
+    weights = _mann_whitney(n, m)
+    cumulative = np.cumsum(weights) / weights.sum()
+    below = np.flatnonzero(cumulative <= (1 - level) / 2)
+    c = int(below[-1]) + 1 if len(below) else 0
+    attained = 1 - 2 * (float(cumulative[c - 1]) if c else 0.0)
+    if c == 0:  # even the extremes leave more outside than asked for: say how much
+        attained = 1 - 2 * float(cumulative[0])
+        c = 1
+    return Interval(float(gaps[c - 1]), float(gaps[len(gaps) - c]), attained, "Hodges–Lehmann, Mann–Whitney")
+
+
+def _mann_whitney(n: int, m: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """How many arrangements of n and m give each U from 0 to n·m: coefficients of the Gaussian binomial."""
+    counts = np.zeros(n * m + 1)
+    counts[0] = 1.0
+    for i in range(1, n + 1):
+        up = m + i
+        if up <= n * m:
+            counts[up:] -= counts[: len(counts) - up].copy()
+        for u in range(i, n * m + 1):
+            counts[u] += counts[u - i]
+    return counts
+
+
+def holm(ps: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment, in the order given: rejecting where ≤ α keeps the family's error at α."""
+    adjusted = [0.0] * len(ps)
+    highest = 0.0
+    for rank, index in enumerate(sorted(range(len(ps)), key=lambda i: ps[i])):
+        highest = max(highest, min(1.0, (len(ps) - rank) * ps[index]))
+        adjusted[index] = highest
+    return adjusted
+
+
+def proportion(successes: int, n: int, level: float = LEVEL) -> Estimate:
+    """A count out of n with its exact binomial interval (Clopper & Pearson 1934)."""
+    if not 0 <= successes <= n or n == 0:
+        raise ValueError(f"{successes} of {n}")
+    found = stats.binomtest(successes, n).proportion_ci(confidence_level=level, method="exact")
+    return Estimate(successes / n, n, Interval(float(found.low), float(found.high), level, "Clopper–Pearson"))
+
+
+def paired_ratio(pairs: Sequence[tuple[float, float]], level: float = LEVEL) -> Estimate:
+    """The median over pairs of second ÷ first, with its order-statistic interval. For samples of one block.
+
+    Raises:
+        ValueError: if there are none, or a first is not positive.
+    """
+    if any(first <= 0 for first, _ in pairs):
+        raise ValueError("a ratio needs positive values")
+    return median_estimate([second / first for first, second in pairs], level)
+
+
+def outliers(samples: Sequence[float], limit: float = 3.5) -> list[int]:
+    """Positions of samples to flag (never to drop): modified z-score beyond `limit` (Iglewicz & Hoaglin 1993).
+
+    None below five samples, nor where more than half are alike.
+    """
+    data = _checked(samples)
+    if len(data) < 5:
+        return []
+    distance = np.abs(data - np.median(data))
+    spread = float(np.median(distance))
+    if spread == 0:
+        return []
+    return [int(i) for i in np.flatnonzero(0.6745 * distance / spread > limit)]
+
+
+def _checked(samples: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    data = np.asarray(samples, dtype=np.float64)
+    if data.ndim != 1 or len(data) == 0:
+        raise ValueError("no samples")
+    if np.isnan(data).any():
+        raise ValueError("a sample is not a number")
+    return data
