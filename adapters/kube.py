@@ -139,7 +139,7 @@ class Kube:
         def ready(found: Document) -> bool:
             status, spec = found.get("status", {}), found["spec"]
             wanted = spec.get("replicas", 1)
-            return (
+            return bool(
                 status.get("observedGeneration", 0) >= found["metadata"]["generation"]
                 and status.get("updatedReplicas", 0) == wanted
                 and status.get("replicas", 0) == wanted

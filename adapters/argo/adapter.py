@@ -159,9 +159,7 @@ class ArgoRuntime:
 
     def metrics(self) -> str:
         """The controller's Prometheus metrics, as text."""
-        return self.kube.service_get(
-            OWN_NAMESPACE, "http:workflow-controller-metrics:9090", "metrics", {}
-        )
+        return self.kube.service_get(OWN_NAMESPACE, "http:workflow-controller-metrics:9090", "metrics", {})
 
 
 class ArgoDriver:
@@ -376,7 +374,9 @@ def timeline_of(run_id: str, status: Mapping[str, Any]) -> Timeline:
                 message=node.get("message", ""),
             )
         )
-    skipped = (n["displayName"] for n in nodes.values() if n["type"] == "Skipped" or n.get("phase") == "Omitted")
+    skipped = (
+        n["displayName"] for n in nodes.values() if n["type"] == "Skipped" or n.get("phase") == "Omitted"
+    )
     return Timeline(
         run_id=run_id,
         native_status=status.get("phase", ""),

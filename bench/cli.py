@@ -1,0 +1,206 @@
+"""The `bench` command."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import structlog
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from adapters.base import Adapter, BenchError, Target
+from bench import cluster_cli, doctor, results_cli
+from bench.errors import BadInput, run_cli
+from bench.store import Store, default_folder
+
+app = typer.Typer(
+    name="bench",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="One ML pipeline, five orchestrators, measured: latency, retry behaviour and lineage capture.",
+    epilog="Exit codes: 0 done · 1 something failed · 2 bad input · 130 interrupted (the same command goes on).",
+)
+app.add_typer(cluster_cli.app, name="cluster")
+app.add_typer(results_cli.app, name="results")
+app.command("doctor")(doctor.doctor)
+
+RUN_EPILOG = """
+[bold]Examples[/bold]
+
+  bench run --orchestrator argo
+
+  bench run --orchestrator argo --n 20 --configuration default,tuned
+
+  bench run --orchestrator argo --workload chain --steps 10 --no-controls --json
+
+  bench run --orchestrator argo --set train_seconds=30 --set dataset_uri=s3://bucket/ratings.parquet
+
+An interrupted run goes on where it stopped when the same command is typed again.
+"""
+
+
+@app.command(epilog=RUN_EPILOG)
+def run(
+    orchestrator: Annotated[
+        list[str], typer.Option("--orchestrator", "-o", help="Name, comma list or `all`; repeatable.")
+    ],
+    target: Annotated[
+        str, typer.Option(help="`kind`, `local` or `k8s`; default: kind when our cluster is up.")
+    ] = "",
+    n: Annotated[int, typer.Option("--n", "-n", min=1, help="Samples per scenario.")] = 5,
+    workload: Annotated[
+        list[str] | None, typer.Option("--workload", "-w", help="pipeline, chain, fanout, sweep.")
+    ] = None,
+    configuration: Annotated[
+        list[str] | None, typer.Option("--configuration", "-c", help="default, tuned; default: all of them.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, max=500, help="Length of a chain, width of a fan-out.")] = 10,
+    variant: Annotated[
+        str, typer.Option(help="Where artifacts travel: `s3`, or `volume` (labelled: one node only).")
+    ] = "s3",
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE of the pipeline's config; repeatable.")
+    ] = None,
+    controls: Annotated[
+        bool, typer.Option(help="Measure the floor (bare pods) and the no-op beside.")
+    ] = True,
+    deadline: Annotated[float, typer.Option(min=1, help="Seconds after which a run is cut.")] = 1800.0,
+    jitter: Annotated[
+        float, typer.Option(min=0, help="Longest random pause before a submission, seconds.")
+    ] = 10.0,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the order and the pauses; default: drawn and stored.")
+    ] = None,
+    fresh: Annotated[bool, typer.Option(help="Start a new plan even if the same one is unfinished.")] = False,
+    keep: Annotated[bool, typer.Option(help="Leave the runs on the orchestrator to look at.")] = False,
+    results: Annotated[Path | None, typer.Option(help="Where results are stored.")] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Records as JSON on stdout, progress on stderr.")
+    ] = False,
+) -> None:
+    """Measure a workload on one or more orchestrators; store raw results, show where the time went."""
+    from bench import run_command
+
+    run_command.run(
+        run_command.Options(
+            orchestrators=_split(orchestrator),
+            target=_target(target),
+            n=n,
+            workloads=_split(workload or ["pipeline"]),
+            configurations=_split(configuration or []),
+            steps=steps,
+            variant=variant,
+            parameters=_parameters(set_ or []),
+            controls=controls,
+            deadline_seconds=deadline,
+            jitter_seconds=jitter,
+            seed=seed,
+            fresh=fresh,
+            keep=keep,
+            results=results or default_folder(),
+            as_json=as_json,
+        )
+    )
+
+
+@app.command()
+def report(
+    results: Annotated[Path | None, typer.Option(help="Where results are stored.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write; default: `report` beside the results.")
+    ] = None,
+) -> None:
+    """Rebuild the comparison (Markdown, JSON) from stored raw results alone; the same bytes each time."""
+    from bench.report import build
+
+    folder = results or default_folder()
+    records = Store(folder).records()
+    if not records:
+        raise BenchError(f"there are no results in {folder}", "bench run --orchestrator argo")
+    for path in build(records, out or folder.parent / "report"):
+        typer.echo(path)
+
+
+@app.command()
+def orchestrators(as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False) -> None:
+    """What can be measured: adapters, their targets, workloads and configurations."""
+    import adapters
+
+    found: list[Adapter] = []
+    missing: list[BenchError] = []
+    for name in adapters.names():
+        try:
+            found.append(adapters.load(name))
+        except BenchError as error:
+            missing.append(error)
+    if as_json:
+        rows = [
+            {
+                "name": adapter.name,
+                "title": adapter.title,
+                "step": adapter.task,
+                "targets": [str(target) for target in adapter.targets()],
+                "workloads": list(adapter.workloads()),
+                "configurations": [c.model_dump() for c in adapter.configurations()],
+            }
+            for adapter in found
+        ]
+        gaps = [{"missing": error.message, "install": error.remedy} for error in missing]
+        typer.echo(json.dumps([*rows, *gaps], indent=1))
+        return
+    table = Table("name", "is", "a step is a", "targets", "workloads", "configurations", box=None)
+    for adapter in found:
+        settings = [f"{c.name} ({c.knob}={c.value})" if c.knob else c.name for c in adapter.configurations()]
+        table.add_row(
+            adapter.name,
+            adapter.title,
+            adapter.task,
+            " ".join(adapter.targets()),
+            " ".join(adapter.workloads()),
+            "\n".join(settings),
+        )
+    Console().print(table)
+    for error in missing:
+        typer.echo(f"{error.message}: {error.remedy}")
+
+
+def _split(values: list[str]) -> tuple[str, ...]:
+    """Comma lists and repeated options as one list, without repeats, in the order given."""
+    return tuple(dict.fromkeys(part.strip() for value in values for part in value.split(",") if part.strip()))
+
+
+def _parameters(values: list[str]) -> dict[str, str | int | float]:
+    parameters: dict[str, str | int | float] = {}
+    for value in values:
+        key, equals, text = value.partition("=")
+        if not equals or not key:
+            raise BadInput(f"--set takes KEY=VALUE, not '{value}'", "bench run --help")
+        parameters[key] = text
+    return parameters
+
+
+def _target(name: str) -> Target | None:
+    if not name:
+        return None
+    try:
+        return Target(name)
+    except ValueError:
+        raise BadInput(f"unknown target '{name}'", f"one of: {', '.join(Target)}") from None
+
+
+def main() -> NoReturn:
+    """The program: errors for people, never a traceback."""
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()),
+        ],
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        wrapper_class=structlog.make_filtering_bound_logger(10 if os.environ.get("BENCH_DEBUG") else 30),
+    )
+    run_cli(app)

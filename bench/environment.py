@@ -1,0 +1,73 @@
+"""The environment fingerprint: what makes results comparable, and what is only good to know."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+from bench.records import Environment
+
+NUMERIC = ("numpy", "scipy", "scikit-learn", "joblib")
+BLOCKING_FACTS = ("kubernetes", "kind", "oci_wrapper")
+
+
+def fingerprint(facts: Mapping[str, str], versions: Mapping[str, str]) -> Environment:
+    """`facts` of the target and `versions` of the orchestrator, with those of this machine."""
+    blocking = {
+        "cpu": _cpu_model(),
+        "cores": str(os.cpu_count()),
+        "memory_gib": str(round(psutil.virtual_memory().total / 2**30)),
+        "kernel": platform.release().split("-")[0],
+        **{name: _installed(name) for name in NUMERIC},
+        **{name: facts[name] for name in BLOCKING_FACTS if name in facts},
+        **versions,
+    }
+    informational = {
+        "python": platform.python_version(),
+        "system": _system(),
+        "harness": _installed("orchestrator-bench"),
+        "commit": _commit(),
+        **{name: value for name, value in facts.items() if name not in BLOCKING_FACTS},
+    }
+    return Environment(blocking=blocking, informational=informational)
+
+
+def _cpu_model() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines():
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return platform.machine()
+
+
+def _system() -> str:
+    try:
+        release = platform.freedesktop_os_release()
+    except OSError:
+        return platform.system()
+    return f"{release.get('NAME', '')} {release.get('VERSION_ID', '')}".strip()
+
+
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _commit() -> str:
+    try:
+        found = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return found.stdout.strip() or "unknown"

@@ -1,0 +1,269 @@
+"""Watching a run from outside: its pods as the watch delivers them, its ledger, the machine's pressure."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from adapters import podspec
+from adapters.base import BenchError, Target
+from adapters.kube import Document, Kube
+from adapters.targets import PIPELINE_NAMESPACE, SYSTEM_NAMESPACE, connect
+from bench.records import PodClock, Pressure
+
+LEDGER_SERVICE = "http:ledger:8080"
+SERVING_SERVICE = "http:recommender:8080"
+
+
+class Watcher(Protocol):
+    """Sees the pods of one run."""
+
+    def pods(self) -> tuple[PodClock, ...]:
+        """What was seen so far, in order of creation."""
+
+
+class Scene(Protocol):
+    """Where runs happen, for those who watch."""
+
+    def watch(self, run_id: str) -> "Any":
+        """A context manager that yields a `Watcher`."""
+
+    def ledger(self, run_id: str) -> list[dict[str, Any]]:
+        """The run's ledger events in order, lineage left out."""
+
+    def facts(self) -> dict[str, str]:
+        """What is known of the place."""
+
+
+@dataclass
+class _Seen:
+    last: Document
+    arrivals: dict[str, int] = field(default_factory=dict)
+
+
+class PodWatcher:
+    """Collects the pods of one run in a thread of its own, from a watch that is opened before the run starts."""
+
+    def __init__(self, kube: Kube, run_id: str) -> None:
+        self._kube = Kube.__new__(Kube)
+        self._kube.__dict__.update(kube.__dict__)
+        self._selector = f"{podspec.RUN_LABEL}={run_id}"
+        self._seen: dict[str, _Seen] = {}
+        self._lock = threading.Lock()
+        self._stop = threading.Event()
+        self._ready = threading.Event()
+        self.error: Exception | None = None
+        self._thread = threading.Thread(target=self._run, name=f"watch-{run_id}", daemon=True)
+
+    def start(self) -> None:
+        """Returns once the watch is open."""
+        self._thread.start()
+        self._ready.wait(30)
+
+    def stop(self) -> None:
+        """Take a last look, so that what arrived late is not lost; the thread ends with its watch."""
+        self._stop.set()
+        self._look()
+
+    def _where(self) -> dict[str, str]:
+        return {"namespace": PIPELINE_NAMESPACE, "label_selector": self._selector}
+
+    def _look(self) -> str:
+        listed = self._kube.listed(self._kube.core.list_namespaced_pod, **self._where())
+        for pod in listed["items"]:
+            self._note("LISTED", pod)
+        return str(listed["metadata"]["resourceVersion"])
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                version = self._look()
+                self._ready.set()
+                for kind, pod in self._kube.events(
+                    self._kube.core.list_namespaced_pod, version, 60, **self._where()
+                ):
+                    self._note(kind, pod)
+                    if self._stop.is_set():
+                        return
+            except Exception as error:  # noqa: BLE001 - a thread's error must reach the record
+                self.error = error
+                self._ready.set()
+                if self._stop.wait(1):
+                    return
+
+    def _note(self, kind: str, pod: Document) -> None:
+        now = time.time_ns()
+        uid = pod["metadata"]["uid"]
+        with self._lock:
+            seen = self._seen.setdefault(uid, _Seen(pod))
+            for name in _reached(pod):
+                seen.arrivals.setdefault(name, now)
+            if kind == "DELETED":
+                seen.arrivals.setdefault("deleted", now)
+            seen.last = pod
+
+    def pods(self) -> tuple[PodClock, ...]:
+        """What was seen so far, in order of creation."""
+        with self._lock:
+            clocks = [pod_clock(seen.last, seen.arrivals) for seen in self._seen.values()]
+        return tuple(sorted(clocks, key=lambda pod: (pod.arrivals_ns.get("created", 0), pod.name)))
+
+
+def _main(pod: Document) -> Document:
+    statuses = pod.get("status", {}).get("containerStatuses") or []
+    return next((s for s in statuses if s["name"] == "main"), statuses[0] if statuses else {})
+
+
+def _condition(pod: Document, name: str) -> str | None:
+    for condition in pod.get("status", {}).get("conditions") or []:
+        if condition["type"] == name and condition["status"] == "True":
+            return str(condition["lastTransitionTime"])
+    return None
+
+
+def _reached(pod: Document) -> Iterator[str]:
+    yield "created"
+    if _condition(pod, "PodScheduled"):
+        yield "scheduled"
+    state = _main(pod).get("state", {})
+    if "running" in state or "terminated" in state:
+        yield "running"
+    if "terminated" in state:
+        yield "terminated"
+
+
+def _seconds(text: str | None) -> float | None:
+    return datetime.fromisoformat(text).timestamp() if text else None
+
+
+def pod_clock(pod: Document, arrivals: dict[str, int]) -> PodClock:
+    """A pod object and the arrival times of its states as a record."""
+    main = _main(pod)
+    state = main.get("state", {})
+    ended = state.get("terminated") or {}
+    started = ended.get("startedAt") or (state.get("running") or {}).get("startedAt")
+    return PodClock(
+        name=pod["metadata"]["name"],
+        uid=pod["metadata"]["uid"],
+        node=pod["spec"].get("nodeName", ""),
+        image_id=main.get("imageID", ""),
+        created=_seconds(pod["metadata"]["creationTimestamp"]),
+        scheduled=_seconds(_condition(pod, "PodScheduled")),
+        started=_seconds(started),
+        finished=_seconds(ended.get("finishedAt")),
+        exit_code=ended.get("exitCode"),
+        phase=pod.get("status", {}).get("phase", ""),
+        arrivals_ns=dict(arrivals),
+        restricted=podspec.is_restricted(pod),
+        read_only_root=podspec.has_read_only_root(pod),
+    )
+
+
+class ClusterScene:
+    """A Kubernetes cluster with our services on it."""
+
+    def __init__(self, target: Target) -> None:
+        self.where = connect(target)
+
+    @contextmanager
+    def watch(self, run_id: str) -> Iterator[PodWatcher]:
+        """Watch the run's pods while the block lasts.
+
+        Raises `BenchError` where the watch could not be kept up.
+        """
+        watcher = PodWatcher(self.where.kube, run_id)
+        watcher.start()
+        try:
+            yield watcher
+        finally:
+            watcher.stop()
+
+    def ledger(self, run_id: str) -> list[dict[str, Any]]:
+        """The run's ledger events in order, lineage left out."""
+        return [row for row in self.events(run_id) if row["event"] != "lineage"]
+
+    def events(self, run_id: str) -> list[dict[str, Any]]:
+        """All of the run's ledger events in order."""
+        text = self.where.kube.service_get(SYSTEM_NAMESPACE, LEDGER_SERVICE, "events", {"run_id": run_id})
+        return [json.loads(line) for line in text.splitlines() if line]
+
+    def served(self) -> dict[str, Any] | None:
+        """Which model the service in the cluster serves; None before the first promotion."""
+        try:
+            text = self.where.kube.service_get(PIPELINE_NAMESPACE, SERVING_SERVICE, "model", {})
+        except BenchError as error:
+            if "404" in error.message:
+                return None
+            raise
+        answer: dict[str, Any] = json.loads(text)
+        return answer
+
+    def facts(self) -> dict[str, str]:
+        """Versions of the cluster, digests of its images."""
+        images = {f"image_{key}": ref.rsplit("@", 1)[-1] for key, ref in self.where.images.items()}
+        return {**self.where.facts, **images}
+
+
+class _Blind:
+    def pods(self) -> tuple[PodClock, ...]:
+        return ()
+
+
+class EmptyScene:
+    """No cluster: nothing to see (the no-op control, and targets without pods)."""
+
+    @contextmanager
+    def watch(self, run_id: str) -> Iterator[_Blind]:
+        """Sees nothing."""
+        yield _Blind()
+
+    def ledger(self, run_id: str) -> list[dict[str, Any]]:
+        """None."""
+        return []
+
+    def facts(self) -> dict[str, str]:
+        """None."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Gauge:
+    """The machine's counters at one moment."""
+
+    at: float
+    stalls: dict[str, float]
+    steal: float
+    jiffies: float
+    load: float
+
+    @classmethod
+    def read(cls) -> "Gauge":
+        """Pressure stall totals (s), stolen and total CPU time, load; what the kernel does not tell is left out."""
+        stalls = {}
+        for name in ("cpu", "io", "memory"):
+            try:
+                line = Path(f"/proc/pressure/{name}").read_text().splitlines()[0]
+            except (OSError, IndexError):
+                continue
+            stalls[name] = int(line.rsplit("total=", 1)[1]) / 1e6
+        cpu = [float(value) for value in Path("/proc/stat").read_text().splitlines()[0].split()[1:]]
+        load = float(Path("/proc/loadavg").read_text().split()[0])
+        return cls(time.monotonic(), stalls, cpu[7] if len(cpu) > 7 else 0.0, sum(cpu[:8]), load)
+
+    def since(self, before: "Gauge") -> Pressure:
+        """The shares of time between two readings."""
+        elapsed = max(self.at - before.at, 1e-9)
+        share = {name: (self.stalls[name] - before.stalls[name]) / elapsed for name in self.stalls}
+        ticks = self.jiffies - before.jiffies
+        return Pressure(
+            cpu_some=share.get("cpu"),
+            io_some=share.get("io"),
+            memory_some=share.get("memory"),
+            steal=(self.steal - before.steal) / ticks if ticks else None,
+            load_before=before.load,
+        )

@@ -1,0 +1,167 @@
+"""The plan of a `bench run`: which samples, in which order; stored, so that an interrupted run goes on."""
+
+import hashlib
+import json
+import os
+import random
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from adapters.base import Frozen
+from bench.records import Sample, Scenario
+from bench.store import Store
+
+PLANS = "plans"
+JOURNAL = "journal.jsonl"
+
+
+class Slot(Frozen):
+    """One planned measurement: a scenario's sample `index`, and the pause before it."""
+
+    scenario: int
+    index: int
+    jitter_seconds: float
+
+
+class Plan(Frozen):
+    """What was stated before the run."""
+
+    plan_id: str
+    request_sha256: str
+    created: str
+    seed: int
+    n: int
+    scenarios: tuple[Scenario, ...]
+    slots: tuple[Slot, ...]
+
+    def run_id(self, slot: Slot, number: int) -> str:
+        """A name that Kubernetes accepts and that is never used twice."""
+        return f"b{self.plan_id}-{slot.scenario}-{slot.index}-{number}"
+
+    def sample(self, slot: Slot, number: int) -> Sample:
+        """What a record of this slot answers."""
+        scenario = self.scenarios[slot.scenario]
+        return Sample(plan_id=self.plan_id, scenario=scenario.key, index=slot.index, number=number)
+
+
+class Started(Frozen):
+    """A journal line: written before a run is submitted, so that a crash leaves no run unknown."""
+
+    plan_id: str
+    slot: Slot
+    number: int
+    run_id: str
+
+
+def request_digest(scenarios: Sequence[Scenario], n: int, seed: int | None) -> str:
+    """sha256 of what was asked for: the same request finds its unfinished plan again."""
+    body = {"scenarios": [s.model_dump(mode="json") for s in scenarios], "n": n, "seed": seed}
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def make(scenarios: Sequence[Scenario], n: int, seed: int | None, jitter_seconds: float) -> Plan:
+    """A split-plot order: in each of `n` blocks the orchestrators in random order, and within each its scenarios.
+
+    Pauses before submission are uniform over `jitter_seconds`, so that an orchestrator that works on a time
+    grid is met at every phase of it.
+    """
+    chosen = int.from_bytes(os.urandom(4), "big") if seed is None else seed
+    source = random.Random(chosen)
+    slots = []
+    for index in range(n):
+        groups: dict[str, list[int]] = {}
+        for number, scenario in enumerate(scenarios):
+            groups.setdefault(scenario.orchestrator, []).append(number)
+        names = list(groups)
+        source.shuffle(names)
+        for name in names:
+            members = groups[name]
+            source.shuffle(members)
+            for number in members:
+                pause = 0.0 if name == "noop" else source.uniform(0, jitter_seconds)
+                slots.append(Slot(scenario=number, index=index, jitter_seconds=round(pause, 3)))
+    return Plan(
+        plan_id=os.urandom(4).hex(),
+        request_sha256=request_digest(scenarios, n, seed),
+        created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        seed=chosen,
+        n=n,
+        scenarios=tuple(scenarios),
+        slots=tuple(slots),
+    )
+
+
+def save(folder: Path, plan: Plan) -> None:
+    """Write the plan under `folder`; whole or not at all."""
+    plans = folder / PLANS
+    plans.mkdir(parents=True, exist_ok=True)
+    part = plans / f".{plan.plan_id}.part"
+    with part.open("w", encoding="utf-8") as file:
+        file.write(plan.model_dump_json(indent=1))
+        file.flush()
+        os.fsync(file.fileno())
+    part.rename(plans / f"{plan.plan_id}.json")
+
+
+def unfinished(folder: Path, store: Store, digest: str) -> Plan | None:
+    """The newest stored plan of the same request that still lacks samples."""
+    found = []
+    for path in (folder / PLANS).glob("*.json"):
+        try:
+            plan = Plan.model_validate_json(path.read_text(encoding="utf-8"))
+        except ValidationError:
+            continue  # a plan of another version: nothing to go on with
+        if plan.request_sha256 == digest and any(True for _ in missing(plan, store)):
+            found.append(plan)
+    return max(found, key=lambda plan: plan.created, default=None)
+
+
+def missing(plan: Plan, store: Store) -> Iterator[Slot]:
+    """The slots that no stored record answers yet, in the plan's order."""
+    done = store.done(plan.plan_id)
+    for slot in plan.slots:
+        if (plan.scenarios[slot.scenario].key, slot.index) not in done:
+            yield slot
+
+
+def note_start(folder: Path, started: Started) -> None:
+    """Append to the journal and make it durable."""
+    line = started.model_dump_json() + "\n"
+    handle = os.open(folder / JOURNAL, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        size = os.fstat(handle).st_size
+        if size and os.pread(handle, 1, size - 1) != b"\n":
+            line = "\n" + line  # a line torn by a crash stays a line of its own
+        os.write(handle, line.encode())
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def in_flight(folder: Path, store: Store) -> list[Started]:
+    """Runs that were started and have no record: what a killed harness left behind."""
+    try:
+        lines = (folder / JOURNAL).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    known = {record.run_id for record in store.records()}
+    left: dict[str, Started] = {}
+    for line in lines:
+        try:
+            started = Started.model_validate_json(line)
+        except ValidationError:
+            continue  # torn by a crash before its run was submitted
+        if started.run_id not in known:
+            left[started.run_id] = started
+    return list(left.values())
+
+
+def load(folder: Path, plan_id: str) -> Plan | None:
+    """A stored plan, or None."""
+    try:
+        return Plan.model_validate_json((folder / PLANS / f"{plan_id}.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValidationError):
+        return None

@@ -1,0 +1,249 @@
+"""`bench run`: from options to a plan, its execution with progress, and what is shown at the end."""
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pydantic import ValidationError
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+import adapters
+import cluster
+from adapters.base import Adapter, Target, Unsupported
+from adapters.workloads import PIPELINE, WORKLOADS
+from bench import drawing
+from bench import plan as planning
+from bench.errors import BadInput
+from bench.plan import Plan
+from bench.records import RunRecord, Scenario
+from bench.runner import Progress as Event
+from bench.runner import Runner
+from bench.store import Store
+from core.config import PipelineConfig
+
+CONTROLS = ("pods", "noop")
+SIZED = ("chain", "fanout")
+SIZES = {"pipeline": len(PIPELINE), "sweep": 15}
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for."""
+
+    orchestrators: tuple[str, ...]
+    results: Path
+    target: Target | None = None
+    n: int = 5
+    workloads: tuple[str, ...] = ("pipeline",)
+    configurations: tuple[str, ...] = ()
+    steps: int = 10
+    variant: str = "s3"
+    parameters: dict[str, str | int | float] = field(default_factory=dict)
+    controls: bool = True
+    deadline_seconds: float = 1800.0
+    jitter_seconds: float = 10.0
+    seed: int | None = None
+    fresh: bool = False
+    keep: bool = False
+    as_json: bool = False
+
+
+def run(options: Options) -> None:
+    """Carry out a `bench run`.
+
+    Raises `BadInput` for what cannot be, `BenchError` for what failed; exits with 130 when interrupted and
+    with 1 when a run did not succeed.
+    """
+    console = Console(stderr=True, highlight=False) if options.as_json else Console(highlight=False)
+    target, why = choose_target(options.target)
+    wanted = scenarios(options, target)
+    with Store.locked(options.results) as store:
+        for notice in store.notices:
+            console.print(f"note: {notice}")
+        console.print(f"target {target.value} ({why}) · results in {options.results}")
+        plan, resumed = _plan(options, store, wanted)
+        missing = list(planning.missing(plan, store))
+        console.print(
+            f"plan {plan.plan_id}: {len(wanted)} scenarios × {plan.n} = {len(plan.slots)} runs, seed {plan.seed}"
+            + (f"; goes on with the {len(missing)} that are missing" if resumed else "")
+        )
+        records = _execute(options, store, target, plan, console)
+        everything = [record for record in store.records() if record.sample.plan_id == plan.plan_id]
+    if options.as_json:
+        json.dump([r.model_dump(mode="json") for r in everything], sys.stdout, indent=1)
+        sys.stdout.write("\n")
+    else:
+        show(everything, console)
+    if any(record.status in ("failed", "timeout") for record in records):
+        raise SystemExit(1)
+
+
+def choose_target(asked: Target | None) -> tuple[Target, str]:
+    """The target to use and why."""
+    if asked is not None:
+        return asked, "asked for"
+    try:
+        cluster.info()
+    except cluster.ClusterError as missing:
+        raise BadInput(
+            f"no target given and no cluster of ours: {missing.message}",
+            "bench cluster up (then the same command again)",
+        ) from missing
+    return Target.KIND, "our cluster is up"
+
+
+def scenarios(options: Options, target: Target) -> list[Scenario]:
+    """The scenarios that `options` ask for, controls included. Raises `BadInput` for what is unknown."""
+    names = adapters.names() if "all" in options.orchestrators else list(options.orchestrators)
+    loaded: dict[str, Adapter] = {name: adapters.load(name) for name in names}
+    if options.controls:
+        for name in CONTROLS:
+            floor = adapters.load(name)
+            if target in floor.targets():
+                loaded.setdefault(name, floor)
+    parameters = checked(options.parameters)
+    for workload in options.workloads:
+        if workload not in WORKLOADS:
+            raise BadInput(f"unknown workload '{workload}'", f"one of: {', '.join(WORKLOADS)}")
+    if options.variant not in ("s3", "volume"):
+        raise BadInput(f"unknown variant '{options.variant}'", "one of: s3, volume")
+    found = []
+    for name, adapter in loaded.items():
+        known = [configuration.name for configuration in adapter.configurations()]
+        control = name in CONTROLS and name not in options.orchestrators
+        if control or not options.configurations:
+            chosen = known
+        else:
+            chosen = [c for c in options.configurations if c in known]
+            if not chosen and name not in CONTROLS:
+                raise BadInput(
+                    f"{name} has no configuration '{', '.join(options.configurations)}'",
+                    f"one of: {', '.join(known)}",
+                )
+        for workload in options.workloads:
+            size = options.steps if workload in SIZED else SIZES[workload]
+            defaults: dict[str, str | int | float] = (
+                {"sleep_seconds": "10"} if workload == "fanout" and name != "noop" else {}
+            )
+            found += [
+                Scenario(
+                    orchestrator=name,
+                    target=target.value,
+                    workload=workload,
+                    configuration=configuration,
+                    steps=size,
+                    variant=options.variant,
+                    parameters={**defaults, **parameters},
+                )
+                for configuration in chosen or known
+            ]
+    unknown = set(options.configurations) - {scenario.configuration for scenario in found}
+    if unknown:
+        raise BadInput(
+            f"unknown configuration '{', '.join(sorted(unknown))}'", "bench orchestrators lists them"
+        )
+    return found
+
+
+def checked(parameters: dict[str, str | int | float]) -> dict[str, str | int | float]:
+    """The parameters, if the pipeline's config takes them. Raises `BadInput` naming the first that it does not."""
+    try:
+        PipelineConfig.model_validate(parameters)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"])
+        raise BadInput(
+            f"--set {name}: {first['msg']}", f"one of: {', '.join(PipelineConfig.model_fields)}"
+        ) from None
+    return parameters
+
+
+def _plan(options: Options, store: Store, wanted: Sequence[Scenario]) -> tuple[Plan, bool]:
+    digest = planning.request_digest(wanted, options.n, options.seed)
+    if not options.fresh and (found := planning.unfinished(store.folder, store, digest)):
+        return found, True
+    plan = planning.make(wanted, options.n, options.seed, options.jitter_seconds)
+    planning.save(store.folder, plan)
+    return plan, False
+
+
+def _execute(options: Options, store: Store, target: Target, plan: Plan, console: Console) -> list[RunRecord]:
+    records: list[RunRecord] = []
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("starting", total=len(plan.slots))
+
+        def tell(event: Event) -> None:
+            name = event.scenario.key
+            match event.event:
+                case "recorded" if event.record is not None:
+                    bar.update(task, completed=event.done)
+                    console.print(line(event.record, event.done, event.total))
+                case "void" | "unsupported":
+                    console.print(f"{event.event}: {name} [{event.index}]: {event.message}", markup=False)
+                case _:
+                    bar.update(
+                        task, description=f"{event.event} {name} [{event.index}]", completed=event.done
+                    )
+
+        runner = Runner(store, target, options.deadline_seconds, options.keep, tell)
+        try:
+            runner.clean()
+            for record in runner.run(plan):
+                records.append(record)
+        except Unsupported as gap:
+            raise BadInput(gap.message, gap.remedy) from gap
+        except KeyboardInterrupt:
+            left = len(list(planning.missing(plan, store)))
+            console.print(
+                f"interrupted: {len(plan.slots) - left} of {len(plan.slots)} samples are stored; "
+                "the same command goes on with the rest"
+            )
+            raise SystemExit(130) from None
+    return records
+
+
+def line(record: RunRecord, done: int, total: int) -> str:
+    """One line for a finished run."""
+    parts = [f"{done}/{total}", record.scenario.key, record.status]
+    if record.breakdown is not None:
+        parts.append(f"makespan {record.breakdown.makespan:.2f} s")
+        if record.breakdown.overhead is not None:
+            parts.append(f"overhead {record.breakdown.overhead:.2f} s")
+    if record.verification is not None and record.verification.model_sha256:
+        parts.append(f"model {record.verification.model_sha256[:12]}")
+    if record.cold:
+        parts.append("cold")
+    if record.reason:
+        parts.append(record.reason)
+    if record.breakdown is not None and record.breakdown.errors:
+        parts.append("clock errors: " + "; ".join(record.breakdown.errors))
+    return " · ".join(parts)
+
+
+def show(records: Sequence[RunRecord], console: Console) -> None:
+    """The summary, where the time went, and the timeline of the last good run of each orchestrator."""
+    console.print(drawing.summary(records))
+    console.print(drawing.breakdown_table(records))
+    last: dict[str, RunRecord] = {}
+    for record in records:
+        if record.status == "succeeded" and record.scenario.orchestrator != "noop":
+            last[record.scenario.key] = record
+    for record in last.values():
+        console.print(drawing.timeline(record, console.width))

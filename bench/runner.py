@@ -1,0 +1,317 @@
+"""Carrying out a plan: deploy, submit, observe, record; nothing lost and nothing repeated when it is cut short."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from signal import SIGTERM, default_int_handler, signal
+
+import structlog
+
+import adapters
+from adapters.base import (
+    Adapter,
+    BenchError,
+    Configuration,
+    Driver,
+    RunHandle,
+    RunOutcome,
+    RunRequest,
+    Runtime,
+    Status,
+    Target,
+    TargetUnreachable,
+    Timeline,
+    Unsupported,
+)
+from bench import plan as planning
+from bench.breakdown import breakdown
+from bench.environment import fingerprint
+from bench.observe import ClusterScene, EmptyScene, Gauge, Scene
+from bench.plan import Plan, Slot, Started
+from bench.records import ClientClock, PodClock, Pressure, RecordStatus, RunRecord, Scenario
+from bench.store import Store
+from bench.verify import same_digest, verify
+
+log = structlog.get_logger()
+
+STATUS: dict[Status, RecordStatus] = {
+    Status.SUCCEEDED: "succeeded",
+    Status.TIMEOUT: "timeout",
+    Status.FAILED: "failed",
+    Status.CANCELLED: "failed",
+}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is going on: for whoever shows it."""
+
+    event: str
+    """`deploying`, `running`, `recorded`, `void`, `unsupported`, `cleaning`."""
+    scenario: Scenario
+    index: int = 0
+    done: int = 0
+    total: int = 0
+    record: RunRecord | None = None
+    message: str = ""
+
+
+@dataclass
+class Runner:
+    """Carries out plans of one target, writing to one store."""
+
+    store: Store
+    target: Target
+    deadline_seconds: float = 1800.0
+    keep: bool = False
+    """Leave runs on the orchestrator after they were recorded."""
+    tell: Callable[[Progress], None] = lambda progress: None
+    _adapters: dict[str, Adapter] = field(default_factory=dict)
+    _drivers: dict[str, Driver] = field(default_factory=dict)
+    _runtimes: dict[str, Runtime] = field(default_factory=dict)
+    _deployed: dict[str, str] = field(default_factory=dict)
+    _scenes: dict[str, Scene] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """Where results, plans and the journal are."""
+        return self.store.folder
+
+    def _adapter(self, name: str) -> Adapter:
+        if name not in self._adapters:
+            self._adapters[name] = adapters.load(name)
+        return self._adapters[name]
+
+    def _driver(self, name: str) -> Driver:
+        if name not in self._drivers:
+            self._drivers[name] = self._adapter(name).driver(self.target)
+        return self._drivers[name]
+
+    def _runtime(self, name: str) -> Runtime:
+        if name not in self._runtimes:
+            self._runtimes[name] = self._adapter(name).runtime(self.target)
+        return self._runtimes[name]
+
+    def _scene(self, task: str) -> Scene:
+        kind = "cluster" if task == "pod" else "empty"
+        if kind not in self._scenes:
+            self._scenes[kind] = ClusterScene(self.target) if kind == "cluster" else EmptyScene()
+        return self._scenes[kind]
+
+    def clean(self) -> list[RunRecord]:
+        """End what an earlier, killed harness left running, and record each such run as void.
+
+        Raises `TargetUnreachable` where that cannot be found out: going on could measure beside a live run.
+        """
+        records = []
+        for started in planning.in_flight(self.folder, self.store):
+            plan = planning.load(self.folder, started.plan_id)
+            if plan is None:
+                continue
+            scenario = plan.scenarios[started.slot.scenario]
+            if scenario.target != self.target.value:
+                continue
+            self.tell(Progress("cleaning", scenario, started.slot.index))
+            self._driver(scenario.orchestrator).cancel(started.run_id)
+            record = self._void(plan, started, "the harness was stopped while this run was under way")
+            records.append(record)
+            self.tell(Progress("void", scenario, started.slot.index, record=record, message=record.reason))
+        return records
+
+    def run(self, plan: Plan) -> Iterator[RunRecord]:
+        """Carry out what `plan` still lacks; yields each record once it is stored."""
+        total = len(plan.slots)
+        slots = list(planning.missing(plan, self.store))
+        unsupported: set[int] = set()
+        with _terminable():
+            for position, slot in enumerate(slots):
+                scenario = plan.scenarios[slot.scenario]
+                if slot.scenario in unsupported:
+                    continue
+                done = total - len(slots) + position
+                try:
+                    cold = self._ready(scenario, slot, done, total)
+                except Unsupported as gap:
+                    unsupported.add(slot.scenario)
+                    record = self._unsupported(plan, slot, gap)
+                    self.tell(Progress("unsupported", scenario, slot.index, message=gap.message))
+                    yield record
+                    continue
+                self.tell(Progress("running", scenario, slot.index, done, total))
+                record = self._sample(plan, slot, cold)
+                self.tell(Progress("recorded", scenario, slot.index, done + 1, total, record))
+                yield record
+
+    def _ready(self, scenario: Scenario, slot: Slot, done: int, total: int) -> bool:
+        """Deploy the scenario's configuration where it is not there yet; True where that was a switch."""
+        name = scenario.orchestrator
+        if self._deployed.get(name) == scenario.configuration:
+            return False
+        self.tell(Progress("deploying", scenario, slot.index, done, total))
+        runtime = self._runtime(name)
+        runtime.deploy(scenario.configuration)
+        if wrong := runtime.health():
+            raise BenchError(f"{name} is not healthy after deploy: {wrong}", "bench cluster status")
+        self._deployed[name] = scenario.configuration
+        return True
+
+    def _configuration(self, scenario: Scenario) -> Configuration:
+        for configuration in self._adapter(scenario.orchestrator).configurations():
+            if configuration.name == scenario.configuration:
+                return configuration
+        raise BenchError(
+            f"{scenario.orchestrator} has no configuration '{scenario.configuration}'", "bench orchestrators"
+        )
+
+    def _request(self, plan: Plan, slot: Slot, number: int) -> RunRequest:
+        scenario = plan.scenarios[slot.scenario]
+        return RunRequest(
+            run_id=plan.run_id(slot, number),
+            workload=scenario.workload,
+            configuration=scenario.configuration,
+            parameters=scenario.parameters,
+            steps=scenario.steps,
+            deadline_seconds=self.deadline_seconds,
+            variant=scenario.variant,
+        )
+
+    def _sample(self, plan: Plan, slot: Slot, cold: bool) -> RunRecord:
+        scenario = plan.scenarios[slot.scenario]
+        number = self.store.tries(plan.plan_id, scenario.key, slot.index) + 1
+        request = self._request(plan, slot, number)
+        driver = self._driver(scenario.orchestrator)
+        task = self._adapter(scenario.orchestrator).task
+        scene = self._scene(task)
+        driver.prepare(request)
+        time.sleep(slot.jitter_seconds)
+        started = Started(plan_id=plan.plan_id, slot=slot, number=number, run_id=request.run_id)
+        planning.note_start(self.folder, started)
+        try:
+            gauge = Gauge.read()
+            with scene.watch(request.run_id) as watcher:
+                begin = time.monotonic_ns()
+                handle = driver.submit(request)
+                outcome = driver.wait(handle, self.deadline_seconds)
+                timeline = driver.timeline(handle) if outcome.status is not Status.CANCELLED else None
+            pressure = Gauge.read().since(gauge)
+            record = self._record(
+                plan, slot, number, handle, outcome, begin, timeline, watcher.pods(), cold, pressure
+            )
+        except KeyboardInterrupt:
+            self._interrupted(driver, plan, started)
+            raise
+        except TargetUnreachable:
+            raise  # nothing can be said of the run now: the next command ends it and records it as void
+        except BenchError as error:
+            driver.cancel(request.run_id)
+            self._void(plan, started, f"the harness could not observe it: {error.message}")
+            raise
+        stored = self.store.append(record)
+        if not self.keep or outcome.status is Status.TIMEOUT:
+            driver.cancel(request.run_id)
+        return stored
+
+    def _interrupted(self, driver: Driver, plan: Plan, started: Started) -> None:
+        """End the run under way. What fails here is left to the next command, which finds it in the journal."""
+        try:
+            driver.cancel(started.run_id)
+            self._void(plan, started, "interrupted")
+        except BenchError as error:
+            log.warning("could not end the run; the next command will", run=started.run_id, why=error.message)
+
+    def _record(
+        self,
+        plan: Plan,
+        slot: Slot,
+        number: int,
+        handle: RunHandle,
+        outcome: RunOutcome,
+        begin: int,
+        timeline: Timeline | None,
+        pods: tuple[PodClock, ...],
+        cold: bool,
+        pressure: Pressure,
+    ) -> RunRecord:
+        scenario = plan.scenarios[slot.scenario]
+        adapter = self._adapter(scenario.orchestrator)
+        scene = self._scene(adapter.task)
+        ledger = scene.ledger(handle.run_id)
+        client = ClientClock(
+            jitter_seconds=slot.jitter_seconds,
+            submit_ns=handle.submit_ns,
+            accepted_ns=handle.accepted_ns,
+            last_non_terminal_ns=outcome.last_non_terminal_ns,
+            first_terminal_ns=outcome.first_terminal_ns,
+            makespan_monotonic_ns=outcome.first_terminal_monotonic_ns - begin,
+        )
+        status: RecordStatus = STATUS[outcome.status]
+        verification = verify(scenario, ledger, timeline)
+        reason = outcome.reason
+        if status == "succeeded" and not verification.ok:
+            status, reason = "failed", "; ".join(verification.problems)
+        configuration = self._configuration(scenario)
+        knob = f"{configuration.knob}={configuration.value}" if configuration.knob else None
+        record = RunRecord(
+            sample=plan.sample(slot, number),
+            run_id=handle.run_id,
+            scenario=scenario,
+            knob=knob,
+            task=adapter.task,
+            status=status,
+            reason=reason,
+            cold=cold,
+            client=client,
+            timeline=timeline,
+            pods=pods,
+            ledger=tuple(ledger),
+            breakdown=breakdown(scenario, client, timeline, pods, ledger),
+            verification=verification,
+            pressure=pressure,
+            environment=fingerprint(scene.facts(), self._runtime(scenario.orchestrator).versions()),
+            recorded_at=_now(),
+        )
+        if other := same_digest(record, self.store.records()):
+            record = record.model_copy(update={"status": "failed", "reason": other})
+        return record
+
+    def _void(self, plan: Plan, started: Started, reason: str) -> RunRecord:
+        return self._without_run(plan, started.slot, started.number, started.run_id, "void", reason)
+
+    def _unsupported(self, plan: Plan, slot: Slot, gap: Unsupported) -> RunRecord:
+        scenario = plan.scenarios[slot.scenario]
+        number = self.store.tries(plan.plan_id, scenario.key, slot.index) + 1
+        reason = gap.message + (f" (remedy: {gap.remedy})" if gap.remedy else "")
+        return self._without_run(plan, slot, number, plan.run_id(slot, number), "unsupported", reason)
+
+    def _without_run(
+        self, plan: Plan, slot: Slot, number: int, run_id: str, status: RecordStatus, reason: str
+    ) -> RunRecord:
+        scenario = plan.scenarios[slot.scenario]
+        return self.store.append(
+            RunRecord(
+                sample=plan.sample(slot, number),
+                run_id=run_id,
+                scenario=scenario,
+                task=self._adapter(scenario.orchestrator).task,
+                status=status,
+                reason=reason,
+                environment=fingerprint({}, {}),
+                recorded_at=_now(),
+            )
+        )
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM ends a run as Ctrl-C does."""
+    before = signal(SIGTERM, default_int_handler)
+    try:
+        yield
+    finally:
+        signal(SIGTERM, before)
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
