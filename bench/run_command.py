@@ -205,8 +205,7 @@ def _execute(options: Options, store: Store, target: Target, plan: Plan, console
         runner = Runner(store, target, options.deadline_seconds, options.keep, tell)
         try:
             runner.clean()
-            for record in runner.run(plan):
-                records.append(record)
+            records.extend(runner.run(plan))
         except Unsupported as gap:
             raise BadInput(gap.message, gap.remedy) from gap
         except KeyboardInterrupt:

@@ -217,7 +217,7 @@ class ArgoDriver:
                 active_deadline_seconds=int(request.deadline_seconds),
             ),
         )
-        document: Document = json.loads(workflow.json(by_alias=True, exclude_none=True))
+        document: Document = json.loads(workflow.model_dump_json(by_alias=True, exclude_none=True))
         return document
 
     def submit(self, request: RunRequest) -> RunHandle:

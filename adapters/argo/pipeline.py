@@ -92,9 +92,9 @@ def _step(
     given: list[Any] = [Parameter(name=name) for name in (*inputs, *inline)]
     args = [step, "--run-id", "{{workflow.name}}", "--results-dir", "/results"]
     for name in settings:
-        args += _setting(name, "{{workflow.parameters.%s}}" % name)
+        args += _setting(name, f"{{{{workflow.parameters.{name}}}}}")
     for name in inline:
-        args += _setting(name, "{{inputs.parameters.%s}}" % name)
+        args += _setting(name, f"{{{{inputs.parameters.{name}}}}}")
     if indexed:
         given.append(Parameter(name="index"))
         args += ["--index", "{{inputs.parameters.index}}"]
