@@ -31,16 +31,16 @@ FILE_INPUTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "preprocess": {"ratings": ("ingest", "ratings.parquet")},
     "train": {"train": ("preprocess", "train.npz")},
     "eval": {"model": ("train", "model.joblib"), "heldout": ("preprocess", "heldout.npz")},
-    "register": {"metrics": ("eval", "metrics.json")},
-    "monitor": {"train": ("preprocess", "train.npz"), "ratings": ("ingest", "ratings.parquet")},
+    "register": {"model": ("train", "model.joblib"), "metrics": ("eval", "metrics.json")},
+    "monitor": {"heldout": ("preprocess", "heldout.npz")},
 }
 """Which file of which step a step reads."""
 
 SCALAR_INPUTS: Mapping[str, tuple[str, ...]] = {
     "eval": ("model_sha256",),
     "register": ("dataset_uri", "dataset_sha256", "model_uri", "model_sha256", "score", "passed"),
-    "promote": ("model_name", "model_version", "model_uri", "model_sha256", "score"),
-    "monitor": ("model_sha256",),
+    "promote": ("model_version", "score", "passed"),
+    "monitor": ("model_sha256", "promoted"),
 }
 
 

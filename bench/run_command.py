@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import ValidationError
 from rich.console import Console
 from rich.progress import (
     BarColumn,
@@ -19,6 +18,7 @@ from rich.progress import (
 
 import adapters
 import cluster
+import core.errors
 from adapters.base import Adapter, Target, Unsupported
 from adapters.workloads import PIPELINE, WORKLOADS
 from bench import drawing
@@ -29,7 +29,7 @@ from bench.records import RunRecord, Scenario
 from bench.runner import Progress as Event
 from bench.runner import Runner
 from bench.store import Store
-from core.config import PipelineConfig
+from core.config import PipelineConfig, load_config
 
 CONTROLS = ("pods", "noop")
 SIZED = ("chain", "fanout")
@@ -158,13 +158,9 @@ def scenarios(options: Options, target: Target) -> list[Scenario]:
 def checked(parameters: dict[str, str | int | float]) -> dict[str, str | int | float]:
     """The parameters, if the pipeline's config takes them. Raises `BadInput` naming the first that it does not."""
     try:
-        PipelineConfig.model_validate(parameters)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"])
-        raise BadInput(
-            f"--set {name}: {first['msg']}", f"one of: {', '.join(PipelineConfig.model_fields)}"
-        ) from None
+        load_config("{}", [f"{key}={value}" for key, value in parameters.items()])
+    except core.errors.BadInput as error:
+        raise BadInput(error.what, f"--set takes: {', '.join(PipelineConfig.model_fields)}") from None
     return parameters
 
 

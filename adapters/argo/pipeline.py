@@ -53,7 +53,7 @@ DEFAULTS: Mapping[str, str] = {
     "fibo": "10",
     "sleep-seconds": "0",
     "width": "10",
-    "fault": "",
+    "fault": "null",
 }
 """Parameters of every template and what they are where a run does not say."""
 
@@ -84,11 +84,12 @@ def _step(
 ) -> Container:
     """One step of the shared core as a container template.
 
+    A file travels as an artifact, and its durable address beside it as a parameter, for the lineage record.
+
     `inputs` are scalars from earlier steps, `files_in` and `files_out` artifacts, `outputs` scalars it
     leaves, `settings` workflow parameters it reads, `inline` parameters that its task sets itself, `known`
     inputs that Argo fills in.
     """
-    uris = [f"{name}_uri" for name in files_in]
     given: list[Any] = [Parameter(name=name) for name in (*inputs, *inline)]
     args = [step, "--run-id", "{{workflow.name}}", "--results-dir", "/results"]
     for name in settings:
@@ -98,39 +99,34 @@ def _step(
     if indexed:
         given.append(Parameter(name="index"))
         args += ["--index", "{{inputs.parameters.index}}"]
-    for name in inputs:
+    uris = [f"{name}_uri" for name in files_in if f"{name}_uri" not in inputs]
+    given += [Parameter(name=name) for name in uris]
+    for name in (*inputs, *uris):
         args += ["--input", f"{name}={{{{inputs.parameters.{name}}}}}"]
     for name, value in (known or {}).items():
         args += ["--input", f"{name}={value}"]
 
+    names = dict.fromkeys((*outputs, *(f"{name}_uri" for name in files_out)))
     left: list[Any] = [
-        Parameter(name=name, value_from=m.ValueFrom(path=f"/results/{name}")) for name in outputs
+        Parameter(name=name, value_from=m.ValueFrom(path=f"/results/{name}")) for name in names
     ]
-    mounts = [m.VolumeMount(**{"name": x["name"], "mountPath": x["mountPath"]}) for x in podspec.mounts()]
+    mounts = [m.VolumeMount(name=x["name"], mount_path=x["mountPath"]) for x in podspec.mounts()]
     if volume:
-        given += [Parameter(name=name) for name in uris]
-        for name in files_in:
-            args += ["--input", f"{name}={{{{inputs.parameters.{name}_uri}}}}"]
-        left += [
-            Parameter(name=f"{name}_uri", value_from=m.ValueFrom(path=f"/results/{name}_uri"))
-            for name in files_out
-            if f"{name}_uri" not in outputs
-        ]
         args += ["--output-dir", "file:///shared/" + BUCKET_FOLDER]
         mounts.append(m.VolumeMount(name="shared", mount_path="/shared"))
     else:
         for name in files_in:
             given.append(Artifact(name=name, path=f"/in/{FILES[name]}"))
             args += ["--input", f"{name}=/in/{FILES[name]}"]
-        for name in files_out:
-            left.append(
-                S3Artifact(
-                    name=name,
-                    path=f"/out/{FILES[name]}",
-                    key=f"{BUCKET_FOLDER}/{FILES[name]}",
-                    archive=NoneArchiveStrategy(),
-                )
+        left += [
+            S3Artifact(
+                name=name,
+                path=f"/out/{FILES[name]}",
+                key=f"{BUCKET_FOLDER}/{FILES[name]}",
+                archive=NoneArchiveStrategy(),
             )
+            for name in files_out
+        ]
         args += ["--output-dir", "/out", "--publish-uri", "s3://artifacts/" + BUCKET_FOLDER]
 
     return Container(
@@ -184,9 +180,9 @@ def _task(
     """A task whose `scalars` are parameter values and whose `files` come from the tasks named."""
     arguments: list[Any] = [Parameter(name=key, value=value) for key, value in (scalars or {}).items()]
     for artifact, source in (files or {}).items():
-        if volume:
+        if f"{artifact}_uri" not in (scalars or {}):
             arguments.append(Parameter(name=f"{artifact}_uri", value=_output(source, f"{artifact}_uri")))
-        else:
+        if not volume:
             arguments.append(
                 m.Artifact(name=artifact, from_=f"{{{{tasks.{source}.outputs.artifacts.{artifact}}}}}")
             )
@@ -246,7 +242,7 @@ def pipeline(
             "register",
             settings=("seed", "k", "min-score-gate", "dataset-uri", "fault"),
             inputs=("dataset_uri", "dataset_sha256", "model_uri", "model_sha256", "score", "passed"),
-            files_in=("metrics",),
+            files_in=("model", "metrics"),
             outputs=("model_name", "model_version", "lineage_uri"),
             volume=volume,
         )
@@ -254,7 +250,7 @@ def pipeline(
             image,
             "promote",
             settings=("promote-order", "fault"),
-            inputs=("model_name", "model_version", "model_uri", "model_sha256", "score"),
+            inputs=("model_version", "score", "passed"),
             outputs=("promoted", "served_sha256"),
             # Not safe to repeat in the naive order: such runs set promote-retries to 0.
             retries="{{workflow.parameters.promote-retries}}",
@@ -264,8 +260,8 @@ def pipeline(
             image,
             "monitor",
             settings=("seed", "fault"),
-            inputs=("model_sha256",),
-            files_in=("train", "ratings"),
+            inputs=("model_sha256", "promoted"),
+            files_in=("heldout",),
             outputs=("served_sha256", "drift", "drifted"),
             volume=volume,
         )
@@ -282,11 +278,8 @@ def pipeline(
             "dataset_uri": _output("ingest", "dataset_uri"),
             "dataset_sha256": _output("ingest", "dataset_sha256"),
         }
-        score = {"score": _output("eval", "score")}
-        version = {
-            "model_name": _output("register", "model_name"),
-            "model_version": _output("register", "model_version"),
-        }
+        version = {"model_version": _output("register", "model_version")}
+        gate = {"score": _output("eval", "score"), "passed": _output("eval", "passed")}
         v = volume
         with DAG(name="main"):
             _task("ingest", ingest, volume=v)
@@ -304,8 +297,8 @@ def pipeline(
                 "register",
                 register,
                 "eval.Succeeded",
-                scalars={**data, **trained, **score, "passed": _output("eval", "passed")},
-                files={"metrics": "eval"},
+                scalars={**data, **trained, **gate},
+                files={"model": "train", "metrics": "eval"},
                 volume=v,
                 when=f"{_output('eval', 'passed')} == true",
             )
@@ -317,15 +310,18 @@ def pipeline(
                 "promote",
                 promote,
                 before_promote,
-                scalars={**version, **trained, **score},
+                scalars={**version, **gate},
                 volume=v,
             )
             _task(
                 "monitor",
                 monitor,
                 "promote.Succeeded",
-                scalars={"model_sha256": trained["model_sha256"]},
-                files={"train": "preprocess", "ratings": "ingest"},
+                scalars={
+                    "model_sha256": trained["model_sha256"],
+                    "promoted": _output("promote", "promoted"),
+                },
+                files={"heldout": "preprocess"},
                 volume=v,
             )
     if approve:
@@ -406,7 +402,7 @@ def sweep(image: str) -> Workflow:
         shas = {"model_sha256": _output("train", "model_sha256")}
         with DAG(
             name="candidate",
-            inputs=[*(Parameter(name=n) for n in names), m.Artifact(name="ratings")],
+            inputs=[*(Parameter(name=n) for n in (*names, "ratings_uri")), m.Artifact(name="ratings")],
             outputs=[
                 *(Parameter(name=n, value_from=m.ValueFrom(parameter=here[n])) for n in names),
                 *(
@@ -426,6 +422,7 @@ def sweep(image: str) -> Workflow:
                 arguments=[
                     Parameter(name="seed", value=here["seed"]),
                     Parameter(name="index", value=here["index"]),
+                    Parameter(name="ratings_uri", value="{{inputs.parameters.ratings_uri}}"),
                     m.Artifact(name="ratings", from_="{{inputs.artifacts.ratings}}"),
                 ],
             )
