@@ -218,7 +218,7 @@ def difference(first: Sequence[float], second: Sequence[float], seed: int = SEED
 def _permutation_p(
     ranks: np.ndarray[tuple[int], np.dtype[np.float64]], n: int, exact: bool, seed: int
 ) -> float:
-    def rank_sum(first: np.ndarray, second: np.ndarray, axis: int = -1) -> np.ndarray:  # type: ignore[type-arg]
+    def rank_sum(first: np.ndarray, second: np.ndarray, axis: int = -1) -> np.ndarray:
         del second
         return np.asarray(np.sum(first, axis=axis))
 
@@ -241,25 +241,34 @@ def _shift_interval(
     """Order statistics of the pairwise differences, by the null distribution of Mann–Whitney's U."""
     if n < 2 or m < 2:
         return None
-    weights = _mann_whitney(n, m)
-    cumulative = np.cumsum(weights) / weights.sum()
-    below = np.flatnonzero(cumulative <= (1 - level) / 2)
-    c = int(below[-1]) + 1 if len(below) else 0
-    attained = 1 - 2 * (float(cumulative[c - 1]) if c else 0.0)
-    if c == 0:  # even the extremes leave more outside than asked for: say how much
-        attained = 1 - 2 * float(cumulative[0])
-        c = 1
+    tail = (1 - level) / 2
+    if n * m > _EXACT_U:
+        middle, spread = n * m / 2, (n * m * (n + m + 1) / 12) ** 0.5
+        c = max(1, int(middle - float(stats.norm.isf(tail)) * spread))
+        attained = 1 - 2 * float(stats.norm.cdf((c - 0.5 - middle) / spread))
+    else:
+        counts = _mann_whitney(n, m)
+        total, below, c = sum(counts), 0, 0
+        # Integers: at these sizes floats would lose the tails.
+        while (below + counts[c]) / total <= tail:
+            below += counts[c]
+            c += 1
+        attained = 1 - 2 * below / total
+        if c == 0:  # even the extremes leave more outside than asked for: the widest, and what it attains
+            c, attained = 1, 1 - 2 * counts[0] / total
     return Interval(float(gaps[c - 1]), float(gaps[len(gaps) - c]), attained, "Hodges–Lehmann, Mann–Whitney")
 
 
-def _mann_whitney(n: int, m: int) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """How many arrangements of n and m give each U from 0 to n·m: coefficients of the Gaussian binomial."""
-    counts = np.zeros(n * m + 1)
-    counts[0] = 1.0
+_EXACT_U = 10_000
+
+
+def _mann_whitney(n: int, m: int) -> list[int]:
+    """How many arrangements of n and m give each U from 0 to n·m: the Gaussian binomial's coefficients."""
+    counts = [0] * (n * m + 1)
+    counts[0] = 1
     for i in range(1, n + 1):
-        up = m + i
-        if up <= n * m:
-            counts[up:] -= counts[: len(counts) - up].copy()
+        for u in range(n * m, m + i - 1, -1):
+            counts[u] -= counts[u - m - i]
         for u in range(i, n * m + 1):
             counts[u] += counts[u - i]
     return counts
@@ -295,7 +304,7 @@ def paired_ratio(pairs: Sequence[tuple[float, float]], level: float = LEVEL) -> 
 
 
 def outliers(samples: Sequence[float], limit: float = 3.5) -> list[int]:
-    """Positions of samples to flag (never to drop): modified z-score beyond `limit` (Iglewicz & Hoaglin 1993).
+    """Positions of samples to flag (never to drop): modified z-score beyond `limit` (Iglewicz & Hoaglin).
 
     None below five samples, nor where more than half are alike.
     """

@@ -1,0 +1,221 @@
+"""Stored records grouped into the cells of the comparison, with the numbers every table takes from them."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from bench.records import RunRecord, Scenario
+from bench.statistics import Estimate, median, median_estimate, paired_ratio
+
+FLOORS = {"pod": "pods", "process": "processes", "call": "calls"}
+"""The floor of each task kind: the same steps with no orchestrator."""
+CONTROLS = ("noop", *FLOORS.values())
+
+PARTS = ("accept", "queue", "spread", "retries", "create", "start", "imports", "prepare", "user")
+PART_ORDER = (*PARTS, "handoff", "finish")
+"""The parts of a run in the order they first occur."""
+
+
+@dataclass(frozen=True, order=True)
+class CellKey:
+    """What makes runs one cell: the scenario, what a step is, and the environment they ran in."""
+
+    target: str
+    task: str
+    workload: str
+    steps: int
+    variant: str
+    parameters: tuple[tuple[str, str], ...]
+    orchestrator: str
+    configuration: str
+    environment: str
+    """The environment's digest."""
+
+    @property
+    def work(self) -> tuple[str, str, int, str, tuple[tuple[str, str], ...]]:
+        """What two cells must share to be compared: target and work, not who does it."""
+        return self.target, self.workload, self.steps, self.variant, self.parameters
+
+
+@dataclass(frozen=True)
+class Cell:
+    """All records of one cell, in a fixed order."""
+
+    key: CellKey
+    records: tuple[RunRecord, ...]
+
+    @property
+    def scenario(self) -> Scenario:
+        return self.records[0].scenario
+
+    @property
+    def knob(self) -> str | None:
+        return self.records[0].knob
+
+    @cached_property
+    def measured(self) -> tuple[RunRecord, ...]:
+        """Runs that succeeded and did what they should have: the samples of this cell."""
+        return tuple(record for record in self.records if is_measured(record))
+
+    @cached_property
+    def failed(self) -> tuple[RunRecord, ...]:
+        """Failures, timeouts (censored), and runs that ended well but did not do what they should have."""
+        return tuple(
+            r for r in self.records if r.status in ("failed", "timeout", "succeeded") and not is_measured(r)
+        )
+
+    @cached_property
+    def void(self) -> tuple[RunRecord, ...]:
+        return tuple(record for record in self.records if record.status == "void")
+
+    @cached_property
+    def unsupported(self) -> tuple[RunRecord, ...]:
+        return tuple(record for record in self.records if record.status == "unsupported")
+
+    @cached_property
+    def flawed(self) -> tuple[RunRecord, ...]:
+        """Samples whose breakdown has errors: they count for the makespan, not for the parts."""
+        return tuple(r for r in self.measured if r.breakdown is None or r.breakdown.errors)
+
+    @cached_property
+    def cold(self) -> int:
+        return sum(record.cold for record in self.measured)
+
+    def values(self, of: Callable[[RunRecord], float | None]) -> list[float]:
+        """A number of every sample that has it."""
+        return [value for record in self.measured if (value := of(record)) is not None]
+
+    def estimate(self, of: Callable[[RunRecord], float | None]) -> Estimate | None:
+        """Its median over the samples with its interval; None where no sample has it."""
+        values = self.values(of)
+        return median_estimate(values) if values else None
+
+
+def is_measured(record: RunRecord) -> bool:
+    """Succeeded, with a client clock, and not found wrong by verification."""
+    right = record.verification is None or record.verification.ok
+    return record.status == "succeeded" and record.client is not None and right
+
+
+def makespan(record: RunRecord) -> float | None:
+    """Seconds from submit to the terminal state observed, monotonic clock."""
+    return None if record.client is None else record.client.makespan_monotonic_ns / 1e9
+
+
+def overhead(record: RunRecord) -> float | None:
+    """Seconds. None where a step's user times are not known, or the record's clocks contradict each other."""
+    if record.breakdown is None or record.breakdown.errors:
+        return None
+    return record.breakdown.overhead
+
+
+def handoff(record: RunRecord) -> float | None:
+    """Median seconds from one step's end to the next one's pod, over the handoffs of a run."""
+    if record.breakdown is None or record.breakdown.errors:
+        return None
+    found = [part.seconds for part in record.breakdown.parts if part.name == "handoff"]
+    return median(found) if found else None
+
+
+def part_seconds(record: RunRecord) -> dict[str, float]:
+    """Seconds of a run by part name, summed over its steps; empty where the record has errors."""
+    if record.breakdown is None or record.breakdown.errors:
+        return {}
+    sums: dict[str, float] = {}
+    for part in record.breakdown.parts:
+        sums[part.name] = sums.get(part.name, 0.0) + part.seconds
+    return sums
+
+
+def key_of(record: RunRecord) -> CellKey:
+    scenario = record.scenario
+    return CellKey(
+        target=scenario.target,
+        task=record.task,
+        workload=scenario.workload,
+        steps=scenario.steps,
+        variant=scenario.variant,
+        parameters=tuple(sorted((name, str(value)) for name, value in scenario.parameters.items())),
+        orchestrator=scenario.orchestrator,
+        configuration=scenario.configuration,
+        environment=record.environment.digest,
+    )
+
+
+def cells(records: Iterable[RunRecord]) -> list[Cell]:
+    """One cell for each scenario and environment, sorted; the order of the records does not matter."""
+    grouped: dict[CellKey, list[RunRecord]] = {}
+    for record in records:
+        grouped.setdefault(key_of(record), []).append(record)
+    return [
+        Cell(
+            key,
+            tuple(
+                sorted(members, key=lambda r: (r.sample.plan_id, r.sample.index, r.sample.number, r.run_id))
+            ),
+        )
+        for key, members in sorted(grouped.items())
+    ]
+
+
+def common_keys(found: Sequence[Cell]) -> frozenset[str]:
+    """Blocking facts of the machine and the work: those that every orchestrator's records carry.
+
+    What only some carry is an orchestrator's own (its version); `noop` touches no cluster and is not asked.
+    """
+    by_orchestrator: dict[str, set[str]] = {}
+    for cell in found:
+        if cell.key.orchestrator != "noop":
+            keys = set(cell.records[0].environment.blocking)
+            name = cell.key.orchestrator
+            by_orchestrator[name] = by_orchestrator.get(name, keys) & keys
+    if not by_orchestrator:
+        return frozenset().union(*(cell.records[0].environment.blocking for cell in found))
+    return frozenset(set.intersection(*by_orchestrator.values()))
+
+
+def comparable(one: Cell, other: Cell) -> list[str]:
+    """Blocking facts that both carry with different values: any of them forbids a comparison."""
+    a, b = one.records[0].environment.blocking, other.records[0].environment.blocking
+    return sorted(name for name in a.keys() & b.keys() if a[name] != b[name])
+
+
+def floor_of(cell: Cell, found: Sequence[Cell]) -> Cell | None:
+    """The floor of a cell: same target, work and task kind, nothing blocking between them."""
+    name = FLOORS.get(cell.key.task)
+    for other in found:
+        same = other.key.work == cell.key.work and other.key.task == cell.key.task
+        if same and other.key.orchestrator == name and not comparable(cell, other):
+            return other
+    return None
+
+
+def pairs(
+    one: Cell, other: Cell, of: Callable[[RunRecord], float | None] = makespan
+) -> list[tuple[float, float]]:
+    """(first, second) of every block in which both were measured."""
+    first = {(r.sample.plan_id, r.sample.index): value for r in one.measured if (value := of(r)) is not None}
+    second = {
+        (r.sample.plan_id, r.sample.index): value for r in other.measured if (value := of(r)) is not None
+    }
+    return [(first[block], second[block]) for block in sorted(first.keys() & second.keys())]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times its floor a cell takes."""
+
+    estimate: Estimate
+    paired: bool
+    """Within blocks; otherwise the ratio of two medians, without an interval."""
+
+
+def ratio_to_floor(cell: Cell, floor: Cell | None) -> Ratio | None:
+    """Makespan ÷ the floor's makespan. None without a floor, or for the floor itself."""
+    if floor is None or floor is cell or not cell.measured or not floor.measured:
+        return None
+    both = pairs(floor, cell)
+    if both:
+        return Ratio(paired_ratio(both), paired=True)
+    ratio = median(cell.values(makespan)) / median(floor.values(makespan))
+    return Ratio(Estimate(ratio, len(cell.measured), None, "not measured in the same blocks"), paired=False)

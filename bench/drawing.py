@@ -1,0 +1,296 @@
+"""What the terminal shows: a run's timeline, its breakdown, and the table over all runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from bench.breakdown import Passage, label, passages
+from bench.cells import (
+    CONTROLS,
+    Cell,
+    cells,
+    floor_of,
+    handoff,
+    makespan,
+    overhead,
+    part_seconds,
+    ratio_to_floor,
+)
+from bench.records import RunRecord
+from bench.statistics import Estimate, median
+
+_SECOND = 1_000_000_000
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """How a stretch of a step is drawn: the character tells it apart without colour."""
+
+    name: str
+    character: str
+    style: str
+
+
+WAIT = _Kind("wait", "·", "bright_black")
+STARTUP = _Kind("start-up", "░", "yellow")
+IMPORTS = _Kind("imports", "▒", "magenta")
+USER = _Kind("user", "█", "green")
+LOST = _Kind("did not finish", "x", "bold red")
+KINDS = (WAIT, STARTUP, IMPORTS, USER, LOST)
+
+
+@dataclass(frozen=True)
+class _Stretch:
+    kind: _Kind
+    start: float
+    end: float
+
+
+def seconds(value: float) -> str:
+    """A duration to three figures: `0.042 s`, `9.53 s`, `134 s`."""
+    size = abs(value)
+    if size >= 100:
+        return f"{value:.0f} s"
+    return f"{value:.1f} s" if size >= 10 else f"{value:.2f} s" if size >= 1 else f"{value:.3f} s"
+
+
+def interval(estimate: Estimate | None) -> str:
+    """`9.53 s [9.1, 10.2] 94 %`: the median, its interval and the level that attains; a dash where unknown."""
+    if estimate is None:
+        return "—"
+    if estimate.interval is None:
+        return seconds(estimate.value)
+    low, high = seconds(estimate.interval.low)[:-2], seconds(estimate.interval.high)[:-2]
+    return f"{seconds(estimate.value)} [{low}, {high}] {estimate.interval.level:.0%}"
+
+
+def timeline(record: RunRecord, width: int = 100) -> RenderableType:
+    """One row for each step and attempt, drawn to scale over `width` columns, with axis and legend."""
+    found = passages(record.timeline, record.pods, record.ledger)
+    client = record.client
+    head = Text(f"{record.run_id}  {record.scenario.key}  {record.status}", style="bold")
+    if client is None:
+        return Group(head, Text(record.reason or "no clock was stored for this run"))
+    total = (client.first_terminal_ns - client.submit_ns) / _SECOND
+    if not found:
+        return Group(head, Text(f"no steps; submit to terminal state {seconds(total)}"))
+    rows = _rows(found, client.submit_ns, client.accepted_ns)
+    names = [_name(passage, found) for passage, _ in rows]
+    gutter = max(len(name) for name in names)
+    last = max(stretch.end for _, stretches in rows for stretch in stretches)
+    first = min(0.0, min(stretch.start for _, stretches in rows for stretch in stretches))
+    span = max(total, last) - first or 1.0
+    columns = max(20, width - gutter - 12)
+    lines = [head, *_axis(gutter, columns, first, span)]
+    for name, (_passage, stretches) in zip(names, rows, strict=True):
+        line = Text(f"{name:>{gutter}} ")
+        line.append_text(_bar(stretches, columns, first, span))
+        user = sum(s.end - s.start for s in stretches if s.kind is USER)
+        line.append(f" {seconds(user):>9}" if user else f" {'—':>9}")
+        lines.append(line)
+    legend = Text(" " * (gutter + 1))
+    for kind in KINDS:
+        if any(stretch.kind is kind for _, stretches in rows for stretch in stretches):
+            legend.append(kind.character, style=kind.style).append(f" {kind.name}   ")
+    legend.append(f"| terminal state at {seconds(total)}; right: user time")
+    lines.append(legend)
+    return Group(*lines)
+
+
+def _name(passage: Passage, found: Sequence[Passage]) -> str:
+    several = sum(other.key == passage.key for other in found) > 1
+    return label(*passage.key) + (f" #{passage.attempt}" if several else "")
+
+
+def _rows(found: Sequence[Passage], submit: int, accepted: int) -> list[tuple[Passage, list[_Stretch]]]:
+    """Each attempt's stretches, seconds after submit. A step waits from the last end before its first sign."""
+    ends = sorted(p.user_end for p in found if p.user_end is not None and p.succeeded)
+    rows = []
+    for passage in found:
+        pod = passage.pod
+        created = round(pod.created * _SECOND) if pod is not None and pod.created is not None else None
+        if created is not None and pod is not None:
+            created = min(created + _SECOND, pod.arrivals_ns.get("created", created + _SECOND))
+        finished = round(pod.finished * _SECOND) if pod is not None and pod.finished is not None else None
+        sign = next(
+            (at for at in (created, passage.process_start, passage.user_start) if at is not None), None
+        )
+        if sign is None:
+            continue
+        ready = max((end for end in ends if end <= sign), default=min(accepted, sign))
+        process = passage.process_start if passage.process_start is not None else finished or sign
+        user_start = passage.user_start
+        marks: list[tuple[_Kind, int, int]] = [(WAIT, ready, sign), (STARTUP, sign, process)]
+        if user_start is not None:
+            marks.append((IMPORTS, process, user_start))
+            marks.append((USER, user_start, passage.user_end or finished or user_start))
+        if not passage.succeeded:
+            at = max(end for _, _, end in marks)
+            marks.append((LOST, at, at))
+        rows.append(
+            (
+                passage,
+                [
+                    _Stretch(kind, (start - submit) / _SECOND, (end - submit) / _SECOND)
+                    for kind, start, end in marks
+                    if end > start or kind is LOST
+                ],
+            )
+        )
+    return rows
+
+
+def _column(at: float, columns: int, first: float, span: float) -> int:
+    return min(columns - 1, max(0, int((at - first) / span * columns)))
+
+
+def _bar(stretches: Sequence[_Stretch], columns: int, first: float, span: float) -> Text:
+    """Characters by scale; a stretch shorter than a column is drawn where no longer one claims it."""
+    drawn: list[tuple[float, _Kind] | None] = [None] * columns
+    for stretch in stretches:
+        start, end = _column(stretch.start, columns, first, span), _column(stretch.end, columns, first, span)
+        for column in range(start, max(end, start + 1)):
+            left = first + column * span / columns
+            covered = min(stretch.end, left + span / columns) - max(stretch.start, left)
+            weight = float("inf") if stretch.kind is LOST else covered
+            there = drawn[column]
+            if there is None or weight > there[0]:
+                drawn[column] = (weight, stretch.kind)
+    bar = Text()
+    for mark in drawn:
+        if mark is None:
+            bar.append(" ")
+        else:
+            bar.append(mark[1].character, style=mark[1].style)
+    return bar
+
+
+def _axis(gutter: int, columns: int, first: float, span: float) -> list[Text]:
+    step = _tick(span, columns)
+    numbers, marks = [" "] * (columns + 8), ["─"] * columns
+    at = -(-first // step) * step
+    while at <= first + span:
+        column = _column(at, columns, first, span)
+        text = f"{at:g}"
+        if all(c == " " for c in numbers[max(0, column - 1) : column + len(text) + 1]):
+            numbers[column : column + len(text)] = text
+            marks[column] = "┬"
+        at = round(at + step, 6)
+    pad = " " * (gutter + 1)
+    return [Text(pad + "".join(numbers).rstrip() + " s"), Text(pad + "".join(marks), style="bright_black")]
+
+
+def _tick(span: float, columns: int) -> float:
+    wanted = span / max(2, columns // 10)
+    scale = 1e-3
+    while True:
+        for step in (1, 2, 5):
+            if step * scale >= wanted:
+                return step * scale
+        scale *= 10
+
+
+def summary(records: Sequence[RunRecord]) -> RenderableType:
+    """A table for each target and task kind: medians with intervals, the ratio to the floor, what failed."""
+    found = cells(records)
+    tables: list[RenderableType] = []
+    for target, task in sorted({(cell.key.target, cell.key.task) for cell in found}):
+        table = Table(title=f"{target}, one {task} per step" if task != "nothing" else f"{target}, no steps")
+        table.add_column("workload")
+        table.add_column("orchestrator")
+        table.add_column("configuration")
+        for name in ("n", "makespan (median)", "overhead", "handoff", "× floor", "failed", "void"):
+            table.add_column(name, justify="right")
+        for cell in found:
+            if (cell.key.target, cell.key.task) == (target, task):
+                table.add_row(*_summary_row(cell, found))
+        tables.append(table)
+    if not tables:
+        return Text("no runs are stored")
+    return Group(
+        *tables, Text("Intervals are of order statistics, at the level that n attains.", style="dim")
+    )
+
+
+def _summary_row(cell: Cell, found: Sequence[Cell]) -> list[str]:
+    key = cell.key
+    parameters = " ".join(f"{name}={value}" for name, value in key.parameters)
+    workload = f"{key.workload}-{key.steps}" + (f" ({parameters})" if parameters else "")
+    configuration = key.configuration + (f" ({cell.knob})" if cell.knob else "")
+    if cell.unsupported and not cell.measured:
+        why = f"unsupported: {cell.unsupported[0].reason}"
+        return [workload, key.orchestrator, configuration, "0", why, "—", "—", "—", "0", str(len(cell.void))]
+    ratio = ratio_to_floor(cell, floor_of(cell, found))
+    if ratio is None:
+        times = "floor" if key.orchestrator in CONTROLS else "—"
+    else:
+        within = ratio.estimate.interval
+        times = f"{ratio.estimate.value:.2f}"
+        times += f" [{within.low:.2f}, {within.high:.2f}]" if within else ""
+        times += f" ({ratio.estimate.n} pairs)" if ratio.paired else " (unpaired)"
+    return [
+        workload,
+        key.orchestrator,
+        configuration,
+        str(len(cell.measured)),
+        interval(cell.estimate(makespan)),
+        interval(cell.estimate(overhead)),
+        interval(cell.estimate(handoff)),
+        times,
+        str(len(cell.failed)),
+        str(len(cell.void)),
+    ]
+
+
+def breakdown_table(records: Sequence[RunRecord]) -> RenderableType:
+    """Where the time went: one run part by part, several as medians of each part's sum over the steps."""
+    if len(records) == 1:
+        return _one_breakdown(records[0])
+    tables: list[RenderableType] = []
+    for cell in cells(records):
+        sums = [found for record in cell.measured if (found := part_seconds(record))]
+        if not sums:
+            continue
+        whole = median([sum(found.values()) for found in sums])
+        table = Table(title=f"{cell.scenario.key}, n={len(sums)}")
+        for name in ("part", "median", "share"):
+            table.add_column(name, justify="left" if name == "part" else "right")
+        for name in dict.fromkeys(name for found in sums for name in found):
+            middle = median([found.get(name, 0.0) for found in sums])
+            table.add_row(name, seconds(middle), f"{middle / whole:.0%}" if whole else "—")
+        tables.append(table)
+    return Group(*tables) if tables else Text("no breakdown is stored")
+
+
+def _one_breakdown(record: RunRecord) -> RenderableType:
+    found = record.breakdown
+    if found is None:
+        return Text("no breakdown is stored for this run")
+    table = Table(title=f"{record.run_id}: where {seconds(found.makespan)} went")
+    table.add_column("part")
+    table.add_column("step")
+    for name in ("seconds", "at least", "at most"):
+        table.add_column(name, justify="right")
+    table.add_column("clocks")
+    for part in found.parts:
+        table.add_row(
+            part.name,
+            label(part.step, part.index),
+            f"{part.seconds:.3f}",
+            f"{part.low:.3f}",
+            f"{part.high:.3f}",
+            part.clocks,
+            style="red" if part.high < 0 else None,
+        )
+    lines: list[RenderableType] = [table]
+    if found.overhead is not None and found.user is not None:
+        lines.append(Text(f"user {seconds(found.user)}, overhead {seconds(found.overhead)}"))
+    if found.residual is not None and found.residual_bound is not None:
+        lines.append(
+            Text(f"residual {found.residual:+.3f} s; resolution explains ±{found.residual_bound:.3f} s")
+        )
+    lines += [Text(f"error of the record: {error}", style="bold red") for error in found.errors]
+    return Group(*lines)
