@@ -44,10 +44,13 @@ FILES = {
 
 DEFAULTS: Mapping[str, str] = {
     "dataset-uri": "bookstore://generated",
+    "n-books": "200",
     "seed": "42",
     "k": "5",
     "min-score-gate": "0.05",
     "train-seconds": "0",
+    "model-name": "recommender",
+    "drift-threshold": "0.25",
     "promote-order": "safe",
     "promote-retries": "2",
     "fibo": "10",
@@ -56,9 +59,6 @@ DEFAULTS: Mapping[str, str] = {
     "fault": "null",
 }
 """Parameters of every template and what they are where a run does not say."""
-
-NOT_CONFIG = ("promote-retries", "width")
-
 PIPELINE_PARAMETERS = tuple(name for name in DEFAULTS if name not in ("fibo", "sleep-seconds", "width"))
 PROBE_PARAMETERS = ("fibo", "sleep-seconds", "fault")
 
@@ -205,7 +205,7 @@ def pipeline(
         ingest = _step(
             image,
             "ingest",
-            settings=("dataset-uri", "seed", "fault"),
+            settings=("dataset-uri", "n-books", "seed", "fault"),
             files_out=("ratings",),
             outputs=("dataset_uri", "dataset_sha256"),
             volume=volume,
@@ -240,7 +240,16 @@ def pipeline(
         register = _step(
             image,
             "register",
-            settings=("seed", "k", "min-score-gate", "dataset-uri", "fault"),
+            settings=(
+                "dataset-uri",
+                "n-books",
+                "seed",
+                "k",
+                "train-seconds",
+                "min-score-gate",
+                "model-name",
+                "fault",
+            ),
             inputs=("dataset_uri", "dataset_sha256", "model_uri", "model_sha256", "score", "passed"),
             files_in=("model", "metrics"),
             outputs=("model_name", "model_version", "lineage_uri"),
@@ -249,7 +258,7 @@ def pipeline(
         promote = _step(
             image,
             "promote",
-            settings=("promote-order", "fault"),
+            settings=("model-name", "promote-order", "fault"),
             inputs=("model_version", "score", "passed"),
             outputs=("promoted", "served_sha256"),
             # Not safe to repeat in the naive order: such runs set promote-retries to 0.
@@ -259,7 +268,7 @@ def pipeline(
         monitor = _step(
             image,
             "monitor",
-            settings=("seed", "fault"),
+            settings=("drift-threshold", "fault"),
             inputs=("model_sha256", "promoted"),
             files_in=("heldout",),
             outputs=("served_sha256", "drift", "drifted"),
@@ -356,14 +365,12 @@ def fanout(image: str) -> Workflow:
 
 def sweep(image: str) -> Workflow:
     """Four candidates (seed, k) side by side through `withItems`; the best is picked and registered."""
-    shared = ("min-score-gate", "train-seconds", "fault")
-    with WorkflowTemplate(
-        name="sweep", **_common(("dataset-uri", "seed", "k", *shared, "promote-order"))
-    ) as template:
+    shared = ("n-books", "min-score-gate", "train-seconds", "model-name", "fault")
+    with WorkflowTemplate(name="sweep", **_common(("dataset-uri", "seed", *shared))) as template:
         ingest = _step(
             image,
             "ingest",
-            settings=("dataset-uri", "seed", "fault"),
+            settings=("dataset-uri", "n-books", "seed", "fault"),
             files_out=("ratings",),
             outputs=("dataset_uri", "dataset_sha256"),
         )
@@ -444,7 +451,7 @@ def sweep(image: str) -> Workflow:
         register = _step(
             image,
             "register",
-            settings=("min-score-gate", "dataset-uri", "fault"),
+            settings=("dataset-uri", "n-books", "train-seconds", "min-score-gate", "model-name", "fault"),
             inline=("seed", "k"),
             inputs=("dataset_uri", "dataset_sha256", "model_uri", "model_sha256", "score", "passed"),
             outputs=("model_name", "model_version", "lineage_uri"),
