@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import cluster
 from adapters.base import BenchError, Target, TargetUnreachable, Unsupported
@@ -49,9 +50,12 @@ def connect(target: Target) -> ClusterTarget:
     try:
         info = cluster.info()
     except cluster.ClusterError as missing:
-        raise TargetUnreachable(missing.message, missing.remedy) from missing
-    kubeconfig = os.environ.get("BENCH_KUBECONFIG") or info.kubeconfig
-    kube = Kube(info.kubeconfig.__class__(kubeconfig))
+        raise TargetUnreachable(missing.what, missing.remedy) from missing
+    # Another identity on the same cluster, such as one with fewer rights.
+    kubeconfig = Path(os.environ.get("BENCH_KUBECONFIG") or info.kubeconfig)
+    if not kubeconfig.is_file():
+        raise TargetUnreachable(f"there is no kubeconfig at {kubeconfig}", "bench cluster up")
+    kube = Kube(kubeconfig)
     facts = {
         "kubernetes": kube.version(),
         "kind": info.kind_version,

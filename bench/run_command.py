@@ -96,7 +96,7 @@ def choose_target(asked: Target | None) -> tuple[Target, str]:
         cluster.info()
     except cluster.ClusterError as missing:
         raise BadInput(
-            f"no target given and no cluster of ours: {missing.message}",
+            f"no target given and no cluster of ours: {missing.what}",
             "bench cluster up (then the same command again)",
         ) from missing
     return Target.KIND, "our cluster is up"
