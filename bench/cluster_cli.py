@@ -1,0 +1,223 @@
+"""`bench cluster`: bring the kind cluster up, look at it, load an image, take it down."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.spinner import Spinner
+from rich.table import Table
+
+import cluster
+from cluster.lifecycle import ImagesMode
+
+EXIT_CODES = "Exit codes: 0 done · 1 failed, or not all up (status) · 2 wrong arguments · 3 interrupted."
+
+app = typer.Typer(
+    name="cluster",
+    help="The kind cluster the orchestrators are measured on.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    epilog=EXIT_CODES,
+)
+
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
+
+
+class _Progress:
+    """Shows stages as they happen: a live line with the elapsed time on a terminal, one plain line each elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.began = time.monotonic()
+        self.running: dict[str, float] = {}
+        self.live: Live | None = None
+
+    def __call__(self, event: cluster.Progress) -> None:
+        if event.state == "start":
+            self.running[event.stage] = time.monotonic()
+            return
+        self.running.pop(event.stage, None)
+        if event.state == "note":
+            self.console.print(f"  [yellow]·[/] {event.stage}: {escape(event.detail)}", highlight=False)
+            return
+        mark = {"done": "[green]✓[/]", "cached": "[dim]=[/]", "failed": "[red]✗[/]"}[event.state]
+        detail = escape(event.detail) if event.state != "cached" else "unchanged"
+        self.console.print(
+            f"  {mark} {event.stage:<28} {event.seconds:7.1f} s  [dim]{detail}[/]",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+    def __rich__(self) -> Table:
+        grid = Table.grid(padding=(0, 1))
+        now = time.monotonic()
+        for stage, began in list(self.running.items()):
+            grid.add_row(Spinner("dots"), stage, f"{now - began:.0f} s")
+        grid.add_row("", "[dim]total[/]", f"[dim]{now - self.began:.0f} s[/]")
+        return grid
+
+
+@contextmanager
+def _shown() -> Iterator[Callable[[cluster.Progress], None]]:
+    """Progress goes to standard error, so that standard output is the result alone."""
+    console = Console(stderr=True)
+    progress = _Progress(console)
+    if not console.is_terminal:
+        yield progress
+        return
+    with Live(progress, console=console, refresh_per_second=8, transient=True):
+        yield progress
+
+
+def _fail(problem: cluster.ClusterError) -> NoReturn:
+    Console(stderr=True).print(f"[red bold]error:[/] {escape(str(problem))}", highlight=False, soft_wrap=True)
+    raise typer.Exit(1)
+
+
+def _interrupted(verb: str) -> NoReturn:
+    Console(stderr=True).print(
+        f"Interrupted. Finished stages are kept; `bench cluster {verb}` goes on from here.", highlight=False
+    )
+    raise typer.Exit(3)
+
+
+@app.command(epilog=EXIT_CODES)
+def up(
+    images: Annotated[
+        str,
+        typer.Option(
+            help="Where images come from: [b]pull[/] (public registries), [b]build[/] (language and Debian "
+            "packages only), [b]auto[/] (try one small pull, build when it is refused).",
+            metavar="auto|pull|build",
+        ),
+    ] = "auto",
+    as_json: JsonFlag = False,
+) -> None:
+    """Make the cluster and everything on it; quick when nothing changed.
+
+    The first build takes about twenty minutes on two cores, every later one about a minute. Each stage is cached
+    by the content of what goes into it, so an interrupted run goes on where it was.
+
+    Examples:
+
+      bench cluster up
+
+      bench cluster up --images build
+
+      bench cluster up --json | jq -r .images.step
+    """
+    began = time.monotonic()
+    mode = _mode(images)
+    try:
+        with _shown() as report:
+            found = cluster.up(mode, report)
+    except cluster.ClusterError as problem:
+        _fail(problem)
+    except KeyboardInterrupt:
+        _interrupted("up")
+    if as_json:
+        typer.echo(found.to_json())
+        return
+    console = Console()
+    console.print(
+        f"Cluster [b]{found.name}[/] is up in {time.monotonic() - began:.0f} s: Kubernetes "
+        f"{found.kubernetes_version}, kind {found.kind_version}, images by {found.origin}"
+        f"{', through the OCI wrapper' if found.oci_wrapper else ''}.",
+        highlight=False,
+    )
+    console.print(f"KUBECONFIG={found.kubeconfig}", highlight=False, soft_wrap=True)
+
+
+_MODES: dict[str, ImagesMode] = {"auto": "auto", "pull": "pull", "build": "build"}
+
+
+def _mode(value: str) -> ImagesMode:
+    if value not in _MODES:
+        raise typer.BadParameter(f"{value!r} is not one of auto, pull, build.", param_hint="--images")
+    return _MODES[value]
+
+
+@app.command(epilog=EXIT_CODES)
+def down(
+    engine: Annotated[
+        bool, typer.Option("--engine", help="Also stop the Docker engine, if `bench cluster up` started it.")
+    ] = False,
+) -> None:
+    """Delete the cluster with all data in it; images and compiled programs are kept.
+
+    Examples:
+
+      bench cluster down
+
+      bench cluster down --engine
+    """
+    try:
+        with _shown() as report:
+            cluster.down(report, stop_engine=engine)
+    except cluster.ClusterError as problem:
+        _fail(problem)
+    except KeyboardInterrupt:
+        _interrupted("down")
+    Console().print(
+        "The cluster is down. Images are kept: the next `bench cluster up` is quick.", highlight=False
+    )
+
+
+@app.command(epilog=EXIT_CODES)
+def status(as_json: JsonFlag = False) -> None:
+    """What runs at this moment; exit code 1 unless all of it does.
+
+    Examples:
+
+      bench cluster status
+
+      bench cluster status --json
+    """
+    found = cluster.status()
+    if as_json:
+        info = json.loads(found.info.to_json()) if found.info else None
+        record = asdict(found) | {"info": info, "up": found.up}
+        typer.echo(json.dumps(record, indent=2, sort_keys=True))
+    else:
+        table = Table.grid(padding=(0, 2))
+        table.add_row("engine", f"Docker {found.engine}" if found.engine else "[red]does not answer[/]")
+        table.add_row("", "started by bench" if found.engine_ours else "not started by bench")
+        table.add_row("node", found.node)
+        for name, state in found.components.items():
+            table.add_row(name, "[green]ready[/]" if state == "ready" else f"[red]{escape(state)}[/]")
+        console = Console()
+        console.print(table, highlight=False)
+        if found.info is not None:
+            for key, reference in sorted(found.info.images.items()):
+                console.print(f"[dim]{key:<16}[/] {reference}", highlight=False, soft_wrap=True)
+        console.print("up" if found.up else "not up: `bench cluster up`", highlight=False)
+    raise typer.Exit(0 if found.up else 1)
+
+
+@app.command(epilog=EXIT_CODES)
+def load(
+    image: Annotated[str, typer.Argument(help="A local Docker image, as name:tag.", metavar="IMAGE")],
+) -> None:
+    """Copy a local Docker image into the cluster's node and print its reference by digest.
+
+    Example:
+
+      bench cluster load my.registry/orchestrator:1.2
+    """
+    try:
+        with _shown() as report:
+            reference = cluster.load(image, report)
+    except cluster.ClusterError as problem:
+        _fail(problem)
+    except KeyboardInterrupt:
+        _interrupted("load")
+    typer.echo(reference)

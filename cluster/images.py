@@ -1,0 +1,316 @@
+"""Container images: a Debian base from the package archive, and ours on top of it or of public base images."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from cluster import host, pins
+from cluster.engine import Docker
+from cluster.errors import ClusterError
+from cluster.stages import Log, Outputs, Stages, digest_files, digest_text
+from cluster.state import DATA, PROJECT, scratch
+
+DOCKER = DATA / "docker"
+
+
+def image_stage(
+    stages: Stages,
+    docker: Docker,
+    name: str,
+    *,
+    repository: str,
+    dockerfile: Path,
+    files: dict[str, Path] | None = None,
+    texts: dict[str, str] | None = None,
+    arguments: dict[str, str] | None = None,
+    target: str = "",
+) -> str:
+    """Build one image when its Dockerfile, context or arguments changed; returns its tag `repository:key`.
+
+    `files` maps names in the build context to files or folders; `texts` to contents. The tag holds the key of
+    the content, so a tag never changes its meaning.
+    """
+    files = files or {}
+    texts = texts or {}
+    arguments = arguments or {}
+    inputs = {
+        "dockerfile": dockerfile.read_text(),
+        "files": {to: digest_files(source.parent, [source]) for to, source in sorted(files.items())},
+        "texts": {to: digest_text(text) for to, text in sorted(texts.items())},
+        "arguments": dict(sorted(arguments.items())),
+        "target": target,
+    }
+    tag = f"{repository}:{digest_text(repr(sorted(inputs.items())))[:16]}"
+
+    def make(log: Log) -> Outputs:
+        with scratch(stages.where, name) as context:
+            _fill(context, files, texts)
+            log.run(build_command(docker, dockerfile, context, tag, arguments, target), env=docker.env())
+        size = docker.image_bytes(tag)
+        return {"tag": tag, "id": str(docker.image_id(tag)), "summary": f"{size / 1e6:.0f} MB"}
+
+    outputs = stages.run(
+        f"image-{name}", inputs, make, lambda out: docker.image_id(out.get("tag", "")) == out.get("id")
+    )
+    return outputs["tag"]
+
+
+def build_command(
+    docker: Docker,
+    dockerfile: Path,
+    context: Path,
+    tag: str,
+    arguments: dict[str, str],
+    target: str,
+) -> list[str]:
+    """The `docker build` command line; the host's certificate bundle, where it names one, goes as a secret.
+
+    The secret is mounted for the length of one RUN and is no part of a layer or of the cache key.
+    """
+    command = [str(docker.program), "build", "--network=host", "--progress=plain"]
+    bundle = host.ca_bundle()
+    if bundle is not None:
+        command += ["--secret", f"id=ca,src={bundle}"]
+    for key, value in sorted(arguments.items()):
+        command += ["--build-arg", f"{key}={value}"]
+    if target:
+        command += ["--target", target]
+    return [*command, "--tag", tag, "--file", str(dockerfile), str(context)]
+
+
+def _fill(context: Path, files: dict[str, Path], texts: dict[str, str]) -> None:
+    for to, source in files.items():
+        destination = context / to
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, destination, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+        else:
+            # A hard link saves copying programs of a hundred megabytes into every context.
+            try:
+                destination.hardlink_to(source)
+            except OSError:
+                shutil.copy2(source, destination)
+    for to, text in texts.items():
+        (context / to).parent.mkdir(parents=True, exist_ok=True)
+        (context / to).write_text(text)
+
+
+def debian_base(stages: Stages, docker: Docker) -> str:
+    """A minimal Debian as an image, straight from the package archive; returns its tag."""
+    inputs = {"suite": pins.DEBIAN_SUITE, "mirror": pins.DEBIAN_MIRROR, "recipe": 1}
+    tag = f"bench.local/debian:{digest_text(repr(sorted(inputs.items())))[:16]}"
+
+    def make(log: Log) -> Outputs:
+        if not host.is_root():
+            raise ClusterError(
+                "Building the base image needs root: debootstrap unpacks a Debian system with its owners.",
+                kept="everything built so far.",
+                remedy="`sudo bench cluster up`, or `bench cluster up --images pull` where a registry answers.",
+            )
+        with scratch(stages.where, "debian") as folder:
+            root = folder / "root"
+            log.run(
+                [
+                    str(host.find_program("debootstrap")),
+                    "--variant=minbase",
+                    f"--include={','.join(('ca-certificates', 'netbase', 'tzdata'))}",
+                    pins.DEBIAN_SUITE,
+                    root,
+                    pins.DEBIAN_MIRROR,
+                ],
+                timeout=1200,
+            )
+            _slim(root)
+            archive = folder / "root.tar"
+            log.run(["tar", "--numeric-owner", "--sort=name", "-C", root, "-cf", archive, "."])
+            log.run([docker.program, "import", archive, tag], env=docker.env())
+        size = docker.image_bytes(tag)
+        return {"tag": tag, "id": str(docker.image_id(tag)), "summary": f"{size / 1e6:.0f} MB"}
+
+    outputs = stages.run(
+        "image-debian", inputs, make, lambda out: docker.image_id(out.get("tag", "")) == out.get("id")
+    )
+    return outputs["tag"]
+
+
+def _slim(root: Path) -> None:
+    """Drop what no container reads, and keep apt from bringing it back."""
+    for folder in (
+        "usr/share/doc",
+        "usr/share/man",
+        "usr/share/locale",
+        "usr/share/info",
+        "var/lib/apt/lists",
+    ):
+        for entry in (root / folder).glob("*"):
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+    for archive in (root / "var/cache/apt/archives").glob("*.deb"):
+        archive.unlink()
+    (root / "etc/dpkg/dpkg.cfg.d/slim").write_text(
+        "".join(f"path-exclude /usr/share/{name}/*\n" for name in ("doc", "man", "locale", "info"))
+    )
+    # A resolver file of the build host has no business in an image; Docker mounts its own over it.
+    (root / "etc/resolv.conf").unlink(missing_ok=True)
+
+
+def python_base(stages: Stages, docker: Docker, debian: str) -> str:
+    """Debian's Python 3.11 on the base image."""
+    return image_stage(
+        stages,
+        docker,
+        "python",
+        repository="bench.local/python",
+        dockerfile=DOCKER / "python" / "Dockerfile",
+        arguments={"BASE": debian},
+    )
+
+
+def requirements(stages: Stages, extra: str = "") -> str:
+    """The locked requirements, with hashes, of the project's base set or of one extra."""
+    uv = shutil.which("uv")
+    if uv is None:
+        raise ClusterError("uv is not on the path.", remedy="pip install uv")
+    name = f"requirements-{extra or 'base'}"
+    inputs = {
+        "project": digest_files(PROJECT, [PROJECT / "pyproject.toml", PROJECT / "uv.lock"]),
+        "extra": extra,
+    }
+
+    def export(log: Log) -> Outputs:
+        command = [uv, "export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate"]
+        if extra:
+            command += ["--extra", extra]
+        return {"text": log.output([*command, "--project", PROJECT]) + "\n"}
+
+    return stages.run(name, inputs, export)["text"]
+
+
+def step(stages: Stages, docker: Docker, python: str) -> str:
+    """The step image: the locked base dependencies, then core/ as a layer of its own on top."""
+    return image_stage(
+        stages,
+        docker,
+        "step",
+        repository=pins.REPOSITORIES["step"],
+        dockerfile=DOCKER / "step" / "Dockerfile",
+        files={"core": PROJECT / "core", "step": DOCKER / "step" / "step", "slim.sh": DOCKER / "slim.sh"},
+        texts={"requirements.txt": requirements(stages)},
+        arguments={"BASE": python, "UV": pins.UV},
+    )
+
+
+def mlflow(stages: Stages, docker: Docker, python: str) -> str:
+    """The MLflow tracking and registry server."""
+    return image_stage(
+        stages,
+        docker,
+        "mlflow",
+        repository=pins.REPOSITORIES["mlflow"],
+        dockerfile=DOCKER / "mlflow" / "Dockerfile",
+        files={"slim.sh": DOCKER / "slim.sh"},
+        texts={"requirements.txt": requirements(stages, "mlflow-server")},
+        arguments={"BASE": python, "UV": pins.UV},
+    )
+
+
+def postgres(stages: Stages, docker: Docker, debian: str) -> str:
+    """Debian's PostgreSQL with an entry point that understands the public image's variables."""
+    return image_stage(
+        stages,
+        docker,
+        "postgres",
+        repository=pins.REPOSITORIES["postgres"],
+        dockerfile=DOCKER / "postgres" / "Dockerfile",
+        files={"entrypoint.sh": DOCKER / "postgres" / "entrypoint.sh"},
+        arguments={"BASE": debian},
+    )
+
+
+def s3(stages: Stages, docker: Docker, debian: str, programs: Path) -> str:
+    """The S3 store: versitygw over a POSIX folder."""
+    return image_stage(
+        stages,
+        docker,
+        "s3",
+        repository=pins.REPOSITORIES["s3"],
+        dockerfile=DOCKER / "s3" / "Dockerfile",
+        files={"versitygw": programs / "versitygw"},
+        arguments={"BASE": debian},
+    )
+
+
+def argo(stages: Stages, docker: Docker, debian: str, programs: Path) -> dict[str, str]:
+    """Argo's controller and executor."""
+    tags = {}
+    for key, program in (("argo_controller", "workflow-controller"), ("argo_executor", "argoexec")):
+        tags[key] = image_stage(
+            stages,
+            docker,
+            key.replace("_", "-"),
+            repository=pins.REPOSITORIES[key],
+            dockerfile=DOCKER / "argo" / "Dockerfile",
+            files={program: programs / program},
+            arguments={"BASE": debian},
+            target=program,
+        )
+    return tags
+
+
+def control_plane(
+    stages: Stages, docker: Docker, debian: str, program: Callable[[str], Path]
+) -> dict[str, str]:
+    """The images kubeadm asks for, under exactly the names it asks for; returns name → image id."""
+    dockerfile = DOCKER / "controlplane" / "Dockerfile"
+    ids = {}
+    for name, reference in pins.CONTROL_PLANE_IMAGES.items():
+        tag = image_stage(
+            stages,
+            docker,
+            name,
+            repository=f"bench.local/{name}",
+            dockerfile=dockerfile,
+            files={name: program(name)},
+            arguments={"BASE": debian},
+            target=name,
+        )
+        ids[reference] = tag
+    return ids
+
+
+def pulled(stages: Stages, docker: Docker, name: str, reference: str) -> str:
+    """A public image by digest; returns `repository@sha256:…` after the pull."""
+
+    def pull(log: Log) -> Outputs:
+        log.run([docker.program, "pull", reference], env=docker.env(), timeout=1800)
+        digests = log.output(
+            [
+                docker.program,
+                "image",
+                "inspect",
+                "--format",
+                "{{range .RepoDigests}}{{println .}}{{end}}",
+                reference,
+            ],
+            env=docker.env(),
+        ).splitlines()
+        repository = reference.rsplit(":", 1)[0]
+        return {"tag": reference, "digest": _matching(digests, repository)}
+
+    outputs = stages.run(
+        f"pull-{name}",
+        {"reference": reference},
+        pull,
+        lambda out: docker.image_id(out.get("tag", "")) is not None,
+    )
+    return outputs["tag"]
+
+
+def _matching(digests: Iterable[str], repository: str) -> str:
+    """The digest of `repository`; Docker leaves out the host and namespace that are its defaults."""
+    short = repository.removeprefix("docker.io/").removeprefix("library/")
+    for digest in digests:
+        if digest.split("@")[0] in (repository, short):
+            return digest
+    raise ClusterError(f"The registry gave no digest for {repository}.", remedy="pull it by hand and look.")

@@ -1,0 +1,314 @@
+"""`up`, `down`, `status`, `load` and `info`: the order of the stages, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from cluster import engine, gobuild, host, images, kind_cluster, node_image, pins, services
+from cluster.engine import Docker
+from cluster.errors import ClusterError
+from cluster.stages import Log, Outputs, Report, Stages, lanes, silent
+from cluster.state import ClusterInfo, Origin, Paths, exclusive, paths, sweep, write_atomic
+
+ImagesMode = Literal["auto", "pull", "build"]
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is there right now; every field is observed, none remembered."""
+
+    engine: str | None
+    """The Docker engine's version, None when none answers."""
+    engine_ours: bool
+    """Whether `bench` started that engine."""
+    node: str
+    """absent, running, exited, …"""
+    info: ClusterInfo | None
+    components: dict[str, str]
+    """namespace/deployment → ready or the reason it is not."""
+
+    @property
+    def up(self) -> bool:
+        """Whether everything runs."""
+        ready = all(state == "ready" for state in self.components.values())
+        return self.node == "running" and self.info is not None and bool(self.components) and ready
+
+
+def up(images: ImagesMode = "auto", report: Report = silent) -> ClusterInfo:
+    """A running cluster with the platform on it; stages whose inputs did not change are not run again.
+
+    Raises ClusterError with what happened, what is kept and what to type next.
+    """
+    where = paths()
+    with exclusive(where, "up"):
+        sweep(where)
+        stages = Stages(where, report)
+        try:
+            return _up(stages, images)
+        finally:
+            stages.stop()
+
+
+def _up(stages: Stages, mode: ImagesMode) -> ClusterInfo:
+    where = stages.where
+    _host_packages(stages, mode)
+    go = _go(stages)
+    wrapper = None if host.grants_sys_resource() else gobuild.build(stages, go, gobuild.OCIWRAP) / "ociwrap"
+    docker = _engine(stages, where, wrapper)
+    origin = _origin(stages, docker, mode)
+    kind = gobuild.build(stages, go, gobuild.KIND) / "kind"
+    tags: dict[str, str] = {}
+    if origin == "build":
+        node_tag = _build_all(stages, docker, go, wrapper is not None, tags)
+    else:
+        node_tag = _pull_all(stages, docker, tags)
+    node = kind_cluster.create(stages, docker, kind, node_tag, origin=origin, wrapper=wrapper)
+    references = {
+        key: kind_cluster.load(stages, docker, key, tag, _repository(origin, key), node)
+        for key, tag in sorted(tags.items())
+    }
+    info = ClusterInfo(
+        name=pins.CLUSTER_NAME,
+        kubeconfig=where.kubeconfig,
+        kubernetes_version=pins.KUBERNETES,
+        kind_version=pins.KIND,
+        origin=origin,
+        oci_wrapper=wrapper is not None,
+        images=references,
+    )
+    services.deploy(stages, info, node)
+    write_atomic(where.info, info.to_json() + "\n")
+    return info
+
+
+def _repository(origin: Origin, key: str) -> str:
+    """The name an image has in the node: ours where we built it, the public one where we pulled it."""
+    if origin == "pull" and key in pins.PUBLIC_IMAGES:
+        return pins.PUBLIC_IMAGES[key].rsplit(":", 1)[0]
+    return pins.REPOSITORIES[key]
+
+
+def _host_packages(stages: Stages, mode: ImagesMode) -> None:
+    programs = {"dockerd": "docker.io"} if engine.client() is None else {}
+    if mode == "build" or (mode == "auto" and host.is_root()):
+        programs["debootstrap"] = "debootstrap"
+    if host.is_root() and (docker := engine.client()) and engine.server_version(docker) is None:
+        # Only an engine that we have to start ourselves needs its program here.
+        programs |= {"dockerd": "docker.io", "iptables": "iptables", "runc": "runc"}
+
+    def install(log: Log) -> Outputs:
+        host.ensure_packages(log, programs)
+        return {}
+
+    stages.run(
+        "host-packages", programs, install, lambda _: all(host.find_program(program) for program in programs)
+    )
+
+
+def _go(stages: Stages) -> Path:
+    go = host.recent_go()
+    if go is not None:
+        return go
+    folder = stages.where.root / "go"
+
+    def install(log: Log) -> Outputs:
+        return {"go": str(host.install_go(log, folder))}
+
+    outputs = stages.run(
+        "go",
+        {"minimum": pins.GO_MINIMUM},
+        install,
+        lambda out: host.go_version(out.get("go", "")) is not None,
+    )
+    return Path(outputs["go"])
+
+
+def _engine(stages: Stages, where: Paths, wrapper: Path | None) -> Docker:
+    found: list[Docker] = []
+
+    def ensure(_: Log) -> Outputs:
+        docker = engine.ensure(where, wrapper)
+        found.append(docker)
+        return {"summary": f"Docker {engine.server_version(docker)}"}
+
+    # Never remembered: an engine that answered a minute ago may be gone.
+    stages.run("engine", {"wrapper": wrapper}, ensure, lambda _: False)
+    return found[0]
+
+
+def _origin(stages: Stages, docker: Docker, mode: ImagesMode) -> Origin:
+    """Where images come from. `auto` tries one small pull, once: the answer is kept until the state is deleted."""
+    if mode != "auto":
+        return mode
+
+    def probe(log: Log) -> Outputs:
+        reachable = registry_answers(docker)
+        log.note(f"{pins.PULL_PROBE}: {'pulled' if reachable else 'refused'}")
+        return {"origin": "pull" if reachable else "build", "summary": "pull" if reachable else "build"}
+
+    origin = stages.run("origin", {"probe": pins.PULL_PROBE}, probe)["origin"]
+    return "pull" if origin == "pull" else "build"
+
+
+def registry_answers(docker: Docker) -> bool:
+    """Whether the engine can pull from a public registry: decided by pulling one small image."""
+    # Under a name of its own an image of ours is no proof; a digestless name that is here already would be.
+    pulled = docker.ask("pull", "--quiet", pins.PULL_PROBE, timeout=pins.PULL_PROBE_SECONDS)
+    return pulled is not None
+
+
+def _build_all(stages: Stages, docker: Docker, go: Path, wrapper: bool, tags: dict[str, str]) -> str:
+    """Everything from package registries; fills `tags`, returns the node image's tag."""
+    built: dict[str, Path] = {}
+    base: dict[str, str] = {}
+
+    # Two lanes: compiling keeps the processors busy, unpacking packages mostly waits.
+    def compile_everything() -> None:
+        for family in (
+            gobuild.PAUSE,
+            gobuild.OCIWRAP,
+            gobuild.VERSITYGW,
+            gobuild.ETCD,
+            gobuild.COREDNS,
+            gobuild.ARGO,
+            gobuild.KUBERNETES,
+        ):
+            built[family.name] = gobuild.build(stages, go, family)
+
+    def build_bases() -> None:
+        base["debian"] = images.debian_base(stages, docker)
+        base["python"] = images.python_base(stages, docker, base["debian"])
+        tags["step"] = images.step(stages, docker, base["python"])
+        tags["postgres"] = images.postgres(stages, docker, base["debian"])
+        tags["mlflow"] = images.mlflow(stages, docker, base["python"])
+
+    lanes(stages, compile_everything, build_bases)
+    debian = base["debian"]
+    tags["s3"] = images.s3(stages, docker, debian, built["versitygw"])
+    tags |= images.argo(stages, docker, debian, built["argo"])
+
+    def program(name: str) -> Path:
+        family = name if name in ("etcd", "coredns", "pause") else "kubernetes"
+        return built[family] / name
+
+    control_plane = images.control_plane(stages, docker, debian, program)
+    return node_image.build(
+        stages,
+        docker,
+        debian=debian,
+        kubernetes=built["kubernetes"],
+        ociwrap=built["ociwrap"] / "ociwrap",
+        wrapper=wrapper,
+        control_plane=control_plane,
+    )
+
+
+def _pull_all(stages: Stages, docker: Docker, tags: dict[str, str]) -> str:
+    """Public images, and ours on public bases; fills `tags`, returns the node image's tag."""
+    for key, reference in pins.PUBLIC_IMAGES.items():
+        tags[key] = images.pulled(stages, docker, key.replace("_", "-"), reference)
+    python = images.pulled(stages, docker, "python", pins.PUBLIC_PYTHON)
+    tags["step"] = images.step(stages, docker, python)
+    tags["mlflow"] = images.mlflow(stages, docker, python)
+    return images.pulled(stages, docker, "node", pins.PUBLIC_NODE)
+
+
+def down(report: Report = silent, *, stop_engine: bool = False) -> None:
+    """Delete the cluster, data and all; images and compiled programs stay, so the next `up` is quick.
+
+    With `stop_engine`, also stop the dockerd that `up` started (never one that somebody else did).
+    """
+    where = paths()
+    with exclusive(where, "down"):
+        sweep(where)
+        stages = Stages(where, report, verb="down")
+        docker = engine.client()
+        if docker is not None and engine.server_version(docker) is not None:
+            _delete(stages, docker, where)
+        where.info.unlink(missing_ok=True)
+        where.kubeconfig.unlink(missing_ok=True)
+        if stop_engine:
+            stopped = engine.stop(where)
+            stages.note("engine", "stopped" if stopped else "not ours, left alone")
+
+
+def _delete(stages: Stages, docker: Docker, where: Paths) -> None:
+    if kind_cluster.node_state(docker) == "absent":
+        stages.note("cluster", "none is there")
+        return
+    kind = where.bin / "kind" / "kind"
+    if not kind.is_file():
+        raise ClusterError(
+            "There is a cluster, but not the kind program that made it.",
+            kept="the cluster.",
+            remedy=f"docker rm --force --volumes {pins.NODE_NAME}",
+        )
+
+    def delete(log: Log) -> Outputs:
+        kind_cluster.delete(log, docker, kind, where)
+        return {}
+
+    stages.run("delete", {}, delete, lambda _: False)
+
+
+def status() -> Status:
+    """What runs at this moment; never waits for anything and never raises because something is missing."""
+    where = paths()
+    docker = engine.client()
+    version = engine.server_version(docker) if docker else None
+    node = kind_cluster.node_state(docker) if docker and version else "absent"
+    found: ClusterInfo | None
+    try:
+        found = info()
+    except ClusterError:
+        found = None
+    components = services.states(found) if found and node == "running" else {}
+    return Status(version, engine.owned_pid(where) is not None, node, found, components)
+
+
+def info() -> ClusterInfo:
+    """The cluster that the last `up` left; ClusterError when there is none."""
+    path = paths().info
+    try:
+        return ClusterInfo.from_json(path.read_text())
+    except FileNotFoundError:
+        raise ClusterError("There is no cluster.", remedy="`bench cluster up`") from None
+    except (ValueError, KeyError, TypeError) as problem:
+        raise ClusterError(
+            f"{path} cannot be read: {problem}.",
+            kept="the cluster.",
+            remedy="`bench cluster up` writes it anew.",
+        ) from problem
+
+
+def load(image: str, report: Report = silent) -> str:
+    """Copy a local Docker image into the node; returns its reference by digest."""
+    where = paths()
+    info()
+    docker = engine.client()
+    if docker is None or engine.server_version(docker) is None:
+        raise ClusterError("No Docker engine answers.", remedy="`bench cluster up`")
+    if docker.image_id(image) is None:
+        raise ClusterError(
+            f"Docker has no image {image}.",
+            kept="nothing was changed.",
+            remedy=f"docker build --tag {image} …",
+        )
+    node = kind_cluster.require_node(docker)
+    name, _, tag = image.rpartition(":")
+    if not name or "/" in tag:
+        name, image = image, f"{image}:latest"
+    with exclusive(where, "load"):
+        stages = Stages(where, report, verb="load")
+        key = "own-" + "".join(c if c.isalnum() else "-" for c in name)
+        return kind_cluster.load(stages, docker, key, image, _qualified(name), node)
+
+
+def _qualified(name: str) -> str:
+    """A repository with its registry, as containerd writes it."""
+    first, _, rest = name.partition("/")
+    if not rest:
+        return f"docker.io/library/{name}"
+    return name if "." in first or ":" in first or first == "localhost" else f"docker.io/{name}"

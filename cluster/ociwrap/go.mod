@@ -1,0 +1,3 @@
+module bench.local/ociwrap
+
+go 1.25.0

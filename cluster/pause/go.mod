@@ -1,0 +1,3 @@
+module bench.local/pause
+
+go 1.25.0

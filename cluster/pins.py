@@ -1,0 +1,51 @@
+"""Every version the cluster is made of, in one place; the Go modules' own pins are in cluster/go/*/go.mod."""
+
+from __future__ import annotations
+
+CLUSTER_NAME = "bench"
+NODE_NAME = "bench-control-plane"
+
+KUBERNETES = "v1.34.4"
+KIND = "v0.33.0"
+ETCD = "v3.6.4"
+COREDNS = "v1.12.1"
+PAUSE = "3.10.1"
+ARGO = "v3.7.3"
+VERSITYGW = "v1.8.0"
+UV = "0.13.9"
+GO_MINIMUM = (1, 25)
+DEBIAN_SUITE = "bookworm"
+DEBIAN_MIRROR = "http://deb.debian.org/debian"
+
+# What `kubeadm config images list --kubernetes-version v1.34.4` prints, and what the build makes them from.
+CONTROL_PLANE_IMAGES = {
+    "kube-apiserver": f"registry.k8s.io/kube-apiserver:{KUBERNETES}",
+    "kube-controller-manager": f"registry.k8s.io/kube-controller-manager:{KUBERNETES}",
+    "kube-scheduler": f"registry.k8s.io/kube-scheduler:{KUBERNETES}",
+    "kube-proxy": f"registry.k8s.io/kube-proxy:{KUBERNETES}",
+    "coredns": f"registry.k8s.io/coredns/coredns:{COREDNS}",
+    "pause": f"registry.k8s.io/pause:{PAUSE}",
+    "etcd": f"registry.k8s.io/etcd:{ETCD}-0",
+}
+
+# Public images of pull mode. The probe is the smallest image there is a use for.
+PULL_PROBE = f"registry.k8s.io/pause:{PAUSE}"
+PULL_PROBE_SECONDS = 20
+PUBLIC_NODE = f"docker.io/kindest/node:{KUBERNETES}"
+PUBLIC_PYTHON = "docker.io/library/python:3.11-slim-bookworm"
+PUBLIC_IMAGES = {
+    "postgres": "docker.io/library/postgres:16-bookworm",
+    "s3": f"docker.io/versity/versitygw:{VERSITYGW}",
+    "argo_controller": f"quay.io/argoproj/workflow-controller:{ARGO}",
+    "argo_executor": f"quay.io/argoproj/argoexec:{ARGO}",
+}
+
+# Names of the images by key of ClusterInfo.images.
+REPOSITORIES = {
+    "step": "bench.local/step",
+    "mlflow": "bench.local/mlflow",
+    "postgres": "bench.local/postgres",
+    "s3": "bench.local/s3",
+    "argo_controller": "bench.local/argo-workflow-controller",
+    "argo_executor": "bench.local/argoexec",
+}
