@@ -6,6 +6,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from core.errors import BadInput, StoreError
@@ -58,6 +59,8 @@ def read(place: str, *, sha256: str | None = None) -> bytes:
     path = local_path(place)
     try:
         content = path.read_bytes() if path is not None else _remote_read(place)
+    except BadInput:
+        raise
     except FileNotFoundError as error:
         raise BadInput(f"there is no file at {place}", next_step="check the URI") from error
     except Exception as error:
@@ -83,6 +86,8 @@ def write(place: str, content: bytes) -> None:
             _remote_write(place, content)
         else:
             _local_write(path, content)
+    except BadInput:
+        raise
     except Exception as error:
         raise _store_error(f"cannot write {place}", error) from error
 
@@ -92,6 +97,8 @@ def exists(place: str) -> bool:
     path = local_path(place)
     try:
         return path.is_file() if path is not None else _remote_exists(place)
+    except BadInput:
+        raise
     except Exception as error:
         raise _store_error(f"cannot look at {place}", error) from error
 
@@ -107,6 +114,8 @@ def list_files(folder: str) -> list[str]:
         if path is not None:
             return sorted(item.name for item in path.iterdir()) if path.is_dir() else []
         return _remote_list(folder)
+    except BadInput:
+        raise
     except Exception as error:
         raise _store_error(f"cannot list {folder}", error) from error
 
@@ -125,32 +134,51 @@ def _local_write(path: Path, content: bytes) -> None:
         raise
 
 
-def _remote_read(uri: str) -> bytes:
+def _filesystem(uri: str) -> tuple[Any, str]:
+    """The fsspec filesystem and path of a URI. Raises BadInput for a scheme that nothing here speaks."""
     import fsspec
 
-    filesystem, path = fsspec.core.url_to_fs(uri)
+    options: dict[str, Any] = {}
+    if uri.startswith("s3://"):
+        # A store that does not answer must be noticed in seconds; S3-compatible stores vary in checksums,
+        # and every file has its sha256 anyway.
+        options = {
+            "use_listings_cache": False,
+            "config_kwargs": {
+                "connect_timeout": 5,
+                "read_timeout": 60,
+                "retries": {"max_attempts": 3},
+                "request_checksum_calculation": "when_required",
+                "response_checksum_validation": "when_required",
+            },
+        }
+    try:
+        filesystem, path = fsspec.core.url_to_fs(uri, **options)
+    except (ValueError, ImportError) as error:
+        raise BadInput(
+            f"{uri}: {error}", next_step="use a path, file://, s3:// or another fsspec URI"
+        ) from error
+    return filesystem, path
+
+
+def _remote_read(uri: str) -> bytes:
+    filesystem, path = _filesystem(uri)
     content: bytes = filesystem.cat_file(path)
     return content
 
 
 def _remote_write(uri: str, content: bytes) -> None:
-    import fsspec
-
-    filesystem, path = fsspec.core.url_to_fs(uri)
+    filesystem, path = _filesystem(uri)
     filesystem.pipe_file(path, content)
 
 
 def _remote_exists(uri: str) -> bool:
-    import fsspec
-
-    filesystem, path = fsspec.core.url_to_fs(uri)
+    filesystem, path = _filesystem(uri)
     return bool(filesystem.isfile(path))
 
 
 def _remote_list(uri: str) -> list[str]:
-    import fsspec
-
-    filesystem, path = fsspec.core.url_to_fs(uri)
+    filesystem, path = _filesystem(uri)
     try:
         return sorted(name.rpartition("/")[2] for name in filesystem.ls(path, detail=False, refresh=True))
     except FileNotFoundError:

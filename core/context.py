@@ -13,7 +13,7 @@ from core.errors import BadInput
 from core.settings import Settings
 
 if TYPE_CHECKING:
-    from core.registry import Registry
+    from core.registry import ModelVersion, Registry
 
 
 @dataclass
@@ -89,6 +89,15 @@ class StepContext:
         made = Artifact(durable, artifacts.sha256_of(content), len(content), place)
         self.written[name] = made
         return made
+
+    def reads_version(self, model: ModelVersion) -> None:
+        """Count a registered version as read by this attempt."""
+        uri = f"models:/{model.name}/{model.version}"
+        self.note("model_version", Artifact(uri, model.sha256, 0, model.uri))
+
+    def made(self, name: str, uri: str, sha256: str) -> None:
+        """Count something that is no file (a registered version, what is served) as made by this attempt."""
+        self.written[name] = Artifact(uri, sha256, 0, uri)
 
     @property
     def checkpoint_dir(self) -> str:

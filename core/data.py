@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import csv
 import io
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import polars as pl
@@ -16,6 +18,8 @@ from core.errors import BadInput
 SCHEMA = {"user_id": pl.String, "item_id": pl.String, "rating": pl.Float64, "timestamp": pl.Int64}
 REQUIRED = ("user_id", "item_id", "rating")
 MAX_ID_LENGTH = 512
+META_URI, META_SHA256 = "bench.dataset_uri", "bench.dataset_sha256"
+_UNREADABLE = (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 _FORMAT_HINT = "the first line of a CSV is user_id,item_id,rating or user_id,item_id,rating,timestamp"
 
 
@@ -80,7 +84,7 @@ def parse(content: bytes, uri: str) -> pl.DataFrame:
     Raises:
         BadInput: naming row (a CSV's header is row 1; a Parquet's first record is row 1) and column.
     """
-    suffix = uri.rpartition(".")[2].lower()
+    suffix = urlsplit(uri).path.rpartition(".")[2].lower()
     if not content:
         raise BadInput(f"{uri} is empty", next_step=_FORMAT_HINT)
     if suffix == "csv":
@@ -95,11 +99,22 @@ def content_digest(ratings: pl.DataFrame) -> str:
     return artifacts.sha256_of(ratings.write_csv().encode())
 
 
-def to_parquet(ratings: pl.DataFrame) -> bytes:
-    """The table as one Parquet file."""
+def to_parquet(source: Dataset) -> bytes:
+    """The ratings as one Parquet file, with the source's URI and digest in its metadata."""
     buffer = io.BytesIO()
-    ratings.write_parquet(buffer, compression="zstd", statistics=False)
+    source.ratings.write_parquet(
+        buffer,
+        compression="zstd",
+        statistics=False,
+        metadata={META_URI: source.uri, META_SHA256: source.sha256},
+    )
     return buffer.getvalue()
+
+
+def origin(content: bytes) -> tuple[str, str]:
+    """URI and digest of the source that `to_parquet` wrote down; empty texts if the file has none."""
+    metadata = pl.read_parquet_metadata(io.BytesIO(content))
+    return metadata.get(META_URI, ""), metadata.get(META_SHA256, "")
 
 
 def _read_csv(content: bytes, uri: str) -> pl.DataFrame:
@@ -107,17 +122,21 @@ def _read_csv(content: bytes, uri: str) -> pl.DataFrame:
     _check_columns([name.strip().strip('"') for name in header.split(",")], uri, row=" (row 1)")
     try:
         return pl.read_csv(io.BytesIO(content), infer_schema=False)
-    except (pl.exceptions.PolarsError, UnicodeDecodeError) as error:
-        row = _ragged_row(content, header.count(",") + 1)
+    except _UNREADABLE as error:
+        row = _bad_row(content, header.count(",") + 1)
         where = f" row {row}:" if row else ""
         reason = str(error).splitlines()[0]
         raise BadInput(f"{uri}:{where} not readable as CSV: {reason}", next_step=_FORMAT_HINT) from error
 
 
-def _ragged_row(content: bytes, columns: int) -> int | None:
-    import csv
-
-    text = io.StringIO(content.decode("utf-8", errors="replace"))
+def _bad_row(content: bytes, columns: int) -> int | None:
+    """The first row that has another number of cells than the header, or is not UTF-8."""
+    for number, line in enumerate(content.splitlines(), start=1):
+        try:
+            line.decode("utf-8")
+        except UnicodeDecodeError:
+            return number
+    text = io.StringIO(content.decode("utf-8"), newline="")
     for number, row in enumerate(csv.reader(text), start=1):
         if row and len(row) != columns:
             return number
@@ -127,13 +146,15 @@ def _ragged_row(content: bytes, columns: int) -> int | None:
 def _read_parquet(content: bytes, uri: str) -> pl.DataFrame:
     try:
         table = pl.read_parquet(io.BytesIO(content))
-    except pl.exceptions.PolarsError as error:
+    except _UNREADABLE as error:
         reason = str(error).splitlines()[0]
         raise BadInput(f"{uri} is not readable as Parquet: {reason}", next_step=_FORMAT_HINT) from error
     _check_columns(table.columns, uri, row="")
+    if table.schema.get("timestamp") in (pl.Date, pl.Datetime):
+        table = table.with_columns(pl.col("timestamp").dt.epoch("s"))
     try:
         return table.with_columns([pl.col(name).cast(pl.String) for name in table.columns if name in SCHEMA])
-    except pl.exceptions.PolarsError as error:
+    except _UNREADABLE as error:
         raise BadInput(f"{uri}: {str(error).splitlines()[0]}", next_step=_FORMAT_HINT) from error
 
 

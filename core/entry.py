@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import signal
 import socket
@@ -131,8 +132,9 @@ def run_step(
         raise BadInput(f"run id {run_id!r} is not 1 to 200 letters, digits, dots, dashes or underscores")
     function = load_step(name)
     lineage = _Lineage.load(name)
+    where = open_ledger(settings.ledger_uri, settings.token)
     times = _Times(clock.process_start_ns(), clock.wall_ns())
-    attempt = _Attempt(open_ledger(settings.ledger_uri, settings.token), settings, run_id, name, index, times)
+    attempt = _Attempt(where, settings, run_id, name, index, times)
     given = dict(inputs or {})
     attempt.record("start", {"inputs": given, "config": settled.model_dump(mode="json")})
     struck = faults.applies(settled.fault, name, attempt.number)
@@ -291,11 +293,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"step {args.step}: error: {error}; free space or fix access, then retry", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print(f"step {args.step}: interrupted; start it again to resume", file=sys.stderr, flush=True)
+        return 130
+    except Exception as error:
+        if os.environ.get("BENCH_DEBUG"):
+            raise
+        what = f"{type(error).__name__}: {error}"
+        print(f"step {args.step}: error: {what}; BENCH_DEBUG=1 shows where", file=sys.stderr, flush=True)
+        return 1
     print(json.dumps({"step": result.step, "outputs": dict(result.outputs)}), flush=True)
     return 0
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> NoReturn:
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once: the failure is being recorded
     raise Terminated
 
 

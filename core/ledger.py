@@ -6,6 +6,7 @@ such a file itself.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import fcntl
 import json
@@ -29,7 +30,7 @@ TOKEN_HEADER = "X-Bench-Token"
 Event = Mapping[str, Any]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """The ledger's answer to one event.
 
@@ -94,7 +95,8 @@ class LedgerFile:
         self._inode = -1
         self._offset = 0
         self._seq = 0
-        self._lines = 0
+        self._seqs: list[int] = []
+        self._offsets: list[int] = []
         self._attempts: dict[tuple[str, str, int | None], int] = {}
         self._receipts: dict[str, Receipt] = {}
 
@@ -124,22 +126,20 @@ class LedgerFile:
         if status.st_ino != self._inode or status.st_size < self._offset:
             self._forget()
             self._inode = status.st_ino
-        while self._offset < status.st_size:
-            chunk = _read_exactly(handle, self._offset, status.st_size - self._offset)
-            for line in chunk.splitlines(keepends=True):
-                event = _parse(line)
-                if event is None:
-                    if self._offset + len(line) < status.st_size:
-                        raise LedgerError(
-                            f"ledger {self.uri}: line {self._lines + 1} is not a JSON event",
-                            kept="the file as it is",
-                            next_step=f"look at line {self._lines + 1} of {self.path} and remove it",
-                        )
-                    self._set_aside(handle, line)
-                    return
-                self._index(event)
-                self._offset += len(line)
-                self._lines += 1
+        chunk = _read_exactly(handle, self._offset, status.st_size - self._offset)
+        for line in chunk.splitlines(keepends=True):
+            event = _parse(line)
+            if event is None:
+                if self._offset + len(line) < status.st_size:
+                    number = len(self._offsets) + 1
+                    raise LedgerError(
+                        f"ledger {self.uri}: line {number} is not a JSON event",
+                        kept="the file as it is",
+                        next_step=f"look at line {number} of {self.path} and remove it",
+                    )
+                self._set_aside(handle, line)
+                return
+            self._index(event, len(line))
 
     def _set_aside(self, handle: int, tail: bytes) -> None:
         aside = self.path.with_name(f"{self.path.name}.torn-{self._offset}")
@@ -151,8 +151,11 @@ class LedgerFile:
         os.ftruncate(handle, self._offset)
         os.fsync(handle)
 
-    def _index(self, event: dict[str, Any]) -> None:
+    def _index(self, event: dict[str, Any], length: int) -> None:
+        self._offsets.append(self._offset)
+        self._offset += length
         self._seq = max(self._seq, int(event["seq"]))
+        self._seqs.append(self._seq)
         attempt = int(event["attempt"])
         if event["event"] == "start":
             key = (event["run_id"], event["step"], event["index"])
@@ -179,9 +182,7 @@ class LedgerFile:
             numbered = {**checked, "index": key[2], "seq": self._seq + 1, "attempt": attempt}
             line = json.dumps(numbered, sort_keys=True, separators=(",", ":")).encode() + b"\n"
             self._write(handle, line)
-            self._index(numbered)
-            self._offset += len(line)
-            self._lines += 1
+            self._index(numbered, len(line))
         return Receipt(numbered["seq"], attempt, append_ns=time.monotonic_ns() - began)
 
     def _write(self, handle: int, line: bytes) -> None:
@@ -196,9 +197,15 @@ class LedgerFile:
 
     def lines(self, *, run_id: str | None = None, since: int = 0) -> Iterator[bytes]:
         """The recorded lines (newline included) with `seq` above `since`, of one run or of all."""
+        known = bisect.bisect_right(self._seqs, since)
+        start = self._offsets[known] if known < len(self._offsets) else self._offset
+        wanted = None if run_id is None else f'"run_id":{json.dumps(run_id)}'.encode()
         try:
             with self.path.open("rb") as file:
+                file.seek(start)
                 for line in file:
+                    if wanted is not None and wanted not in line:
+                        continue
                     event = _parse(line)
                     if event is None or int(event["seq"]) <= since:
                         continue
@@ -219,6 +226,7 @@ class HttpLedger:
 
     def __init__(self, uri: str, token: str, *, give_up_seconds: float = 30.0) -> None:
         import httpx
+        import tenacity  # noqa: F401 - here, not in the first append, which is timed
 
         self.uri = uri.rstrip("/")
         self._give_up_seconds = give_up_seconds

@@ -119,6 +119,8 @@ def dataset_name(uri: str) -> tuple[str, str]:
         return "file", parts.path
     if parts.scheme == "bookstore":
         return "bookstore", f"{parts.netloc}?{parts.query}" if parts.query else parts.netloc
+    if parts.scheme == "models":  # MLflow's models:/name/version has no authority
+        return "models", parts.path.lstrip("/")
     return f"{parts.scheme}://{parts.netloc}", parts.path.lstrip("/")
 
 

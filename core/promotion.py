@@ -279,12 +279,9 @@ def promoted_tags(intent: Intent) -> dict[str, str]:
 def open_intents(registry: Registry, name: str) -> list[tuple[ModelVersion, Intent]]:
     """Promotions begun and not finished, oldest first; what is no intent of ours is left alone."""
     found = []
-    for version in registry.versions(name):
-        text = version.tags.get(TAG_INTENT)
-        if text is None:
-            continue
+    for version in registry.tagged(name, TAG_INTENT):
         try:
-            found.append((version, Intent.from_json(text)))
+            found.append((version, Intent.from_json(version.tags[TAG_INTENT])))
         except (ValueError, TypeError):
             continue
     return sorted(found, key=lambda pair: pair[1].at)

@@ -66,8 +66,8 @@ class Registry(Protocol):
         """One version."""
         ...
 
-    def versions(self, name: str) -> list[ModelVersion]:
-        """All versions, oldest first."""
+    def tagged(self, name: str, key: str, value: str | None = None) -> list[ModelVersion]:
+        """The versions with this tag (and value, if given), oldest first."""
         ...
 
     def champion(self, name: str) -> ModelVersion | None:
@@ -90,7 +90,7 @@ class Registry(Protocol):
 def find(registry: Registry, name: str, run_id: str, index: int | None) -> ModelVersion | None:
     """The first version this (run id, index) registered, if any."""
     wanted = (run_id, _index_text(index))
-    for version in registry.versions(name):
+    for version in registry.tagged(name, TAG_RUN, run_id):
         if (version.tags.get(TAG_RUN), version.tags.get(TAG_INDEX)) == wanted:
             return version
     return None
@@ -147,6 +147,7 @@ class MlflowRegistry:
             if known is not None:
                 return known
             run_id = self._log_run(record)
+            self._log_dataset(run_id, record)
             made = self._client.create_model_version(
                 record.name, source=record.uri, run_id=run_id, tags=_version_tags(record, "mlflow")
             )
@@ -179,6 +180,17 @@ class MlflowRegistry:
         )
         return run_id
 
+    def _log_dataset(self, run_id: str, record: Registration) -> None:
+        from mlflow.entities import Dataset, DatasetInput
+
+        sha256, uri = record.tags.get("bench.dataset_sha256", ""), record.tags.get("bench.dataset_uri", "")
+        if not sha256 or not uri:
+            return
+        source = json.dumps({"uri": uri, "sha256": sha256})
+        digest = sha256[:36]  # MLflow keeps 36 characters; the whole digest stands in source and tags
+        dataset = Dataset(name="ratings", digest=digest, source_type="uri", source=source)
+        self._client.log_inputs(run_id, [DatasetInput(dataset, [])])
+
     def _experiment(self, name: str) -> str:
         from mlflow.exceptions import MlflowException
 
@@ -208,13 +220,16 @@ class MlflowRegistry:
         with self._named():
             return self._convert(self._client.get_model_version(name, version))
 
-    def versions(self, name: str) -> list[ModelVersion]:
-        """See Registry."""
+    def tagged(self, name: str, key: str, value: str | None = None) -> list[ModelVersion]:
+        """See Registry. The server filters: the cost does not grow with the number of versions."""
+        condition = f"tags.`{key}` LIKE '%'" if value is None else f"tags.`{key}` = '{value}'"
         with self._named():
             found: list[ModelVersion] = []
             token = None
             while True:
-                page = self._client.search_model_versions(f"name='{name}'", 1000, page_token=token)
+                page = self._client.search_model_versions(
+                    f"name='{name}' AND {condition}", 100, page_token=token
+                )
                 found.extend(self._convert(version) for version in page)
                 token = page.token
                 if not token:
@@ -358,13 +373,17 @@ class ConfigMapProxy:
 
     def get(self, name: str, version: str) -> ModelVersion:
         """See Registry."""
-        for known in self.versions(name):
+        for known in self._versions(name):
             if known.version == version:
                 return known
         raise RegistryError(f"registry {self.uri}: {name} has no version {version}")
 
-    def versions(self, name: str) -> list[ModelVersion]:
+    def tagged(self, name: str, key: str, value: str | None = None) -> list[ModelVersion]:
         """See Registry."""
+        found = [version for version in self._versions(name) if key in version.tags]
+        return [version for version in found if value is None or version.tags[key] == value]
+
+    def _versions(self, name: str) -> list[ModelVersion]:
         model = self._load()[0]["models"].get(name, {"versions": {}})
         return [
             ModelVersion(name, number, item["uri"], item["sha256"], item["tags"][TAG_RUN], item["tags"])

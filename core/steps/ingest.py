@@ -13,7 +13,7 @@ def run(context: StepContext) -> dict[str, str]:
     source = data.load(config.dataset_uri, seed=config.seed, n_books=config.n_books)
     context.note("dataset", Artifact(source.uri, source.sha256, 0, source.uri))
     rows = source.ratings.height
-    made = context.save("ratings", "ratings.parquet", data.to_parquet(source.ratings))
+    made = context.save("ratings", "ratings.parquet", data.to_parquet(source))
     print(f"ingest: {rows} ratings from {source.uri}")
     context.details["rows"] = rows
     return {

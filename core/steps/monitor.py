@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 
 from core import data
+from core.artifacts import Artifact
 from core.context import StepContext
 from core.errors import BenchError
 from core.monitor import population_stability_index
@@ -24,6 +25,8 @@ def run(context: StepContext) -> dict[str, str]:
     serving = Serving(context.settings.serving_uri, context.settings.token)
     details = serving.details()
     served = str(details["sha256"]) if details else ""
+    if served:
+        context.note("served", Artifact(f"{serving.uri}/model", served, 0, serving.uri))
     expected = context.inputs.get("model_sha256", "")
     if expected and context.inputs.get("promoted", "true") == "true" and served != expected:
         raise BenchError(

@@ -17,9 +17,10 @@ def run(context: StepContext) -> dict[str, str]:
     content = context.load("ratings")
     ratings = data.parse(content, "ratings.parquet")
     train, held, item_ids, recent, rule = split(ratings, seed=context.config.seed)
+    uri, sha256 = data.origin(content)
     meta = {
-        "dataset_uri": context.inputs.get("dataset_uri", context.config.dataset_uri),
-        "dataset_sha256": context.inputs.get("dataset_sha256", ""),
+        "dataset_uri": uri or context.config.dataset_uri,
+        "dataset_sha256": sha256,
         "ratings_sha256": context.read["ratings"].sha256,
         "recent": rule,
     }

@@ -48,6 +48,9 @@ def write_twice(
         score=context.inputs.get("score") or model.tags.get("bench.score", ""),
     )
     outcome = order(registry, serving, model, intent, context.effect, context.between_writes)
+    context.reads_version(model)
+    if outcome.promoted:
+        context.made("served", f"{serving.uri}/model", outcome.served_sha256)
     context.details.update(
         order=context.config.promote_order, previous_version=outcome.previous, note=outcome.note
     )

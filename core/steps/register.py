@@ -82,6 +82,7 @@ def run(context: StepContext) -> dict[str, str]:
             next_step="give every run an id of its own",
         )
     context.metrics.update({name: repr(value) for name, value in numbers.items()})
+    context.made("model_version", f"models:/{version.name}/{version.version}", version.sha256)
     print(f"register: {version.name} version {version.version} in {registry.uri}")
     return {"model_name": version.name, "model_version": version.version, "lineage_uri": made.uri}
 
