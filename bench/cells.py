@@ -117,6 +117,14 @@ def handoff(record: RunRecord) -> float | None:
     return median(found) if found else None
 
 
+def handoff_bounds(record: RunRecord) -> tuple[float, float] | None:
+    """Medians of what the clocks allow each handoff of a run to have been, at least and at most. Seconds."""
+    if record.breakdown is None or record.breakdown.errors:
+        return None
+    found = [part for part in record.breakdown.parts if part.name == "handoff"]
+    return (median([p.low for p in found]), median([p.high for p in found])) if found else None
+
+
 def part_seconds(record: RunRecord) -> dict[str, float]:
     """Seconds of a run by part name, summed over its steps; empty where the record has errors."""
     if record.breakdown is None or record.breakdown.errors:
@@ -159,19 +167,17 @@ def cells(records: Iterable[RunRecord]) -> list[Cell]:
 
 
 def common_keys(found: Sequence[Cell]) -> frozenset[str]:
-    """Blocking facts of the machine and the work: those that every orchestrator's records carry.
+    """Blocking facts of the machine and the work: those known of every orchestrator that was measured.
 
-    What only some carry is an orchestrator's own (its version); `noop` touches no cluster and is not asked.
+    What only some have is an orchestrator's own (its version). `noop`, which touches no cluster, and cells
+    without a measured run, whose fingerprint may be cut short, are asked only where there is nothing else.
     """
+    asked = [cell for cell in found if cell.measured and cell.key.orchestrator != "noop"] or list(found)
     by_orchestrator: dict[str, set[str]] = {}
-    for cell in found:
-        if cell.key.orchestrator != "noop":
-            keys = set(cell.records[0].environment.blocking)
-            name = cell.key.orchestrator
-            by_orchestrator[name] = by_orchestrator.get(name, keys) & keys
-    if not by_orchestrator:
-        return frozenset().union(*(cell.records[0].environment.blocking for cell in found))
-    return frozenset(set.intersection(*by_orchestrator.values()))
+    for cell in asked:
+        keys = by_orchestrator.setdefault(cell.key.orchestrator, set())
+        keys |= cell.records[0].environment.blocking.keys()
+    return frozenset(set.intersection(*by_orchestrator.values())) if by_orchestrator else frozenset()
 
 
 def comparable(one: Cell, other: Cell) -> list[str]:

@@ -1,0 +1,608 @@
+"""The comparison, rebuilt from stored records alone: Markdown, JSON, and the raw rows they rest on.
+
+The same records give the same bytes, in whatever order they come: no clock, no time zone, no random source
+is read, and all seeds are fixed.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from adapters.base import BenchError
+from adapters.workloads import WORKLOADS, phases
+from bench import drawing
+from bench.cells import (
+    CONTROLS,
+    FLOORS,
+    PART_ORDER,
+    Cell,
+    cells,
+    common_keys,
+    floor_of,
+    handoff,
+    handoff_bounds,
+    makespan,
+    overhead,
+    part_seconds,
+    ratio_to_floor,
+)
+from bench.records import RunRecord
+from bench.statistics import (
+    LEVEL,
+    P95_FROM,
+    Difference,
+    Estimate,
+    bootstrap_interval,
+    difference,
+    holm,
+    median,
+    median_estimate,
+    outliers,
+    p95,
+    proportion,
+)
+
+SCHEMA_VERSION = 1
+ORCHESTRATORS = ("argo", "kfp", "airflow", "prefect", "dagster")
+"""What the comparison is about: each has a row in every table, if only to say that nothing is stored."""
+
+RAW = "runs.jsonl"
+
+STEP_LENGTHS = ((1, "1 s"), (30, "30 s"), (60, "1 min"), (600, "10 min"), (3600, "60 min"))
+NEAR = 0.2
+"""A cell whose mean step is within this fraction of a length counts as measured at that length."""
+
+BIAS = (
+    "The authors of this benchmark wrote every adapter, chose the workloads and chose which knobs to turn. No "
+    "vendor has reviewed them. An orchestrator the authors know better is likely to be driven better; where a "
+    "row looks wrong to you, its raw rows and its adapter's README are where to look.",
+)
+
+LIMITS = (
+    "Kubernetes' timestamps are truncated to whole seconds. A pod's creation lies between its timestamp and the "
+    "earlier of one second later and the watch's arrival; a part is the difference of such intervals' middles, "
+    "so a handoff is understated, and `create` overstated, by up to half a second (a quarter on average where "
+    "the watch is prompt), for all orchestrators alike. `overhead` and `user` come from the ledger alone and "
+    "are free of this. Single parts below a second should be read with their bounds.",
+    "A container's start is noted after its process was forked, so `start` can be slightly negative; the "
+    "record calls it an error only beyond what that and the resolution explain.",
+    "Makespans are from submission to the terminal state as observed by the harness; medians are over runs that "
+    "succeeded and were verified. Failures and timeouts are not in the medians but in columns and a section of "
+    "their own: where there are any, the median is of what was left.",
+    "Intervals are distribution-free (order statistics) and say which level n attains. They speak of the runs "
+    "on this machine at that time, not of other machines.",
+    "Numbers of small steps are the cost of orchestration, not of your pipeline: see the section on the "
+    "overhead's share.",
+)
+
+SINGLE_NODE = {
+    "kind": "One kind cluster on one machine: control plane, orchestrator, its database and the steps share "
+    "its cores and disk. Queueing for other nodes, image pulls and network distance are not in these numbers.",
+    "local": "Server and worker processes on one machine, without Kubernetes.",
+}
+
+PROXIES = {
+    "pipeline": (
+        "`promote` stands in for a production rollout: the safe order (compare-and-swap on the serving process) "
+        "unless a row says promote_order=naive, which stands in for annotate-then-restart.",
+        "The serving process that `promote` and `monitor` talk to is a small HTTP service of ours, not a "
+        "production model server.",
+        "`ingest` generates 200 books' ratings unless a row names a dataset_uri: a stand-in for a real source.",
+        "`register` writes to an MLflow registry installed for the benchmark.",
+        "`monitor` checks one model once: a stand-in for continuous monitoring.",
+    ),
+    "chain": ("Its steps compute a Fibonacci number: a stand-in for steps that do nearly nothing.",),
+    "fanout": (
+        "Its steps sleep: a stand-in for parallel work, so that contention does not pass for user time.",
+    ),
+    "sweep": ("Four candidates that differ in seed and k: a stand-in for a hyperparameter search.",),
+}
+STORE_PROXY = {
+    "s3": "Artifacts travel through an S3-compatible store inside the cluster: a stand-in for a cloud's object store.",
+    "volume": "Artifacts travel through a shared volume: a stand-in that does not survive a second node.",
+}
+
+
+def build(records: Sequence[RunRecord], out: Path) -> list[Path]:
+    """Write `report.md`, `report.json` and `runs.jsonl` (the raw rows, by cell) under `out`; their paths.
+
+    Raises:
+        BenchError: if a file cannot be written.
+    """
+    ordered = [record for cell in cells(records) for record in cell.records]
+    content = contents(ordered)
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("bench"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # Markdown: the filter `md` escapes what comes from records
+    )
+    environment.filters.update(md=_md, seconds=drawing.seconds, percent=_percent, estimate=_estimate_text)
+    markdown = environment.get_template("report.md.j2").render(**content)
+    raw = "".join(_canonical(record.model_dump(mode="json")) + "\n" for record in ordered)
+    files = {
+        "report.md": markdown,
+        "report.json": json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n",
+        RAW: raw,
+    }
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        return [_write(out / name, text) for name, text in files.items()]
+    except OSError as error:
+        raise BenchError(
+            f"cannot write the report to {out}: {error.strerror or error}",
+            "give another folder: bench report --out DIR",
+            "all stored results",
+        ) from error
+
+
+def contents(records: Sequence[RunRecord]) -> dict[str, Any]:
+    """All that the report says, as plain data: the JSON file, and what the templates render."""
+    found = cells(records)
+    lines = _raw_lines(found)
+    groups = _groups(found)
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "runs": len(records),
+        "period": _period(records),
+        "level": LEVEL,
+        "p95_from": P95_FROM,
+        "bias": list(BIAS),
+        "limits": _limits(found),
+        "proxies": _proxies(found),
+        "flawed_total": sum(len(cell.flawed) for cell in found),
+        "measured_total": sum(len(cell.measured) for cell in found),
+        "environments": [_environment(group) for group in groups],
+        "tables": [table for group in groups for table in _tables(group, lines)],
+        "tuning": [row for group in groups for row in _tuning(group)],
+        "breakdowns": [entry for cell in found if (entry := _breakdown(cell)) is not None],
+        "cold": [entry for cell in found if (entry := _cold(cell)) is not None],
+        "shares": [entry for cell in found if (entry := _share(cell)) is not None],
+        "step_lengths": [text for _, text in STEP_LENGTHS],
+        "failures": _list(found, lambda cell: cell.failed),
+        "voids": _list(found, lambda cell: cell.void),
+        "unsupported": _list(found, lambda cell: cell.unsupported),
+        "contradictions": [
+            {
+                "run_id": record.run_id,
+                "scenario": record.scenario.key,
+                "errors": list(record.breakdown.errors),
+            }
+            for cell in found
+            for record in cell.records
+            if record.breakdown is not None and record.breakdown.errors
+        ],
+        "outliers": [entry for cell in found for entry in _outliers(cell)],
+    }
+
+
+class Group:
+    """Cells of one target whose machine and work environment are alike: what may share a table."""
+
+    def __init__(self, number: int, target: str, facts: dict[str, str], members: list[Cell]) -> None:
+        self.name = f"E{number}"
+        self.target = target
+        self.facts = facts
+        self.cells = members
+
+
+def _groups(found: Sequence[Cell]) -> list[Group]:
+    """Environments never mix in a column: a group's cells contradict each other in no common blocking fact.
+
+    A cell that lacks some of the facts (`noop` touches no cluster) joins each group it does not contradict;
+    one that contradicts all of them has a group of its own, so every cell is in a table.
+    """
+    groups: list[Group] = []
+    for target in sorted({cell.key.target for cell in found}):
+        members = [cell for cell in found if cell.key.target == target]
+        keys = common_keys(members)
+        here: list[Group] = []
+        facts_of = {
+            cell.key: {k: v for k, v in sorted(_blocking(cell).items()) if k in keys} for cell in members
+        }
+        for cell in sorted(
+            members, key=lambda c: (-len(facts_of[c.key]), sorted(facts_of[c.key].items()), c.key)
+        ):
+            facts = facts_of[cell.key]
+            fitting = [g for g in here if all(g.facts.get(k, v) == v for k, v in facts.items())]
+            if not fitting:
+                fitting = [Group(len(groups) + len(here) + 1, target, {}, [])]
+                here += fitting
+            for group in fitting:
+                group.facts.update(facts)
+                group.cells.append(cell)
+        for group in here:
+            group.cells.sort(key=lambda c: c.key)
+        groups += here
+    return groups
+
+
+def _blocking(cell: Cell) -> dict[str, str]:
+    return cell.records[0].environment.blocking
+
+
+def _environment(group: Group) -> dict[str, Any]:
+    own: dict[str, dict[str, list[str]]] = {}
+    informational: dict[str, set[str]] = {}
+    for cell in group.cells:
+        for name, value in _blocking(cell).items():
+            if name not in group.facts:
+                values = own.setdefault(cell.key.orchestrator, {}).setdefault(name, [])
+                if value not in values:
+                    values.append(value)
+        for record in cell.records:
+            for name, value in record.environment.informational.items():
+                informational.setdefault(name, set()).add(value)
+    return {
+        "name": group.name,
+        "target": group.target,
+        "facts": dict(sorted(group.facts.items())),
+        "own": {
+            name: {k: sorted(v) for k, v in sorted(facts.items())} for name, facts in sorted(own.items())
+        },
+        "informational": {name: sorted(values) for name, values in sorted(informational.items())},
+        "digests": sorted({cell.key.environment for cell in group.cells}),
+    }
+
+
+def _tables(group: Group, lines: dict[str, tuple[int, int]]) -> list[dict[str, Any]]:
+    """One table for each kind of step and piece of work, floor and control first."""
+    tables = []
+    tasks = sorted({(cell.key.task, cell.key.work) for cell in group.cells if cell.key.task != "nothing"})
+    alone = {cell.key.work for cell in group.cells} - {work for _, work in tasks}
+    for task, work in [*tasks, *(("nothing", work) for work in sorted(alone))]:
+        members = [c for c in group.cells if c.key.work == work and c.key.task in (task, "nothing")]
+        members.sort(key=lambda c: (_rank(c), c.key))
+        floor = FLOORS.get(task)
+        present = {cell.key.orchestrator for cell in members}
+        expected = [name for name in (floor, "noop", *ORCHESTRATORS) if name and name not in present]
+        key = members[0].key
+        tables.append(
+            {
+                "environment": group.name,
+                "target": group.target,
+                "task": task,
+                "workload": key.workload,
+                "about": WORKLOADS.get(key.workload, ""),
+                "steps": key.steps,
+                "variant": key.variant,
+                "parameters": dict(key.parameters),
+                "floor": floor,
+                "rows": [_row(cell, group.cells, lines) for cell in members],
+                "missing": expected,
+            }
+        )
+    return tables
+
+
+def _rank(cell: Cell) -> int:
+    if cell.key.orchestrator in CONTROLS:
+        return 1 if cell.key.orchestrator == "noop" else 0
+    return 2
+
+
+def _row(cell: Cell, among: Sequence[Cell], lines: dict[str, tuple[int, int]]) -> dict[str, Any]:
+    ratio = ratio_to_floor(cell, floor_of(cell, among))
+    first, last = lines[_identity(cell)]
+    twins = [c for c in among if c is not cell and _sibling(c, cell)]
+    apart = sorted(
+        f"{name}={value}"
+        for name, value in _blocking(cell).items()
+        if any(_blocking(twin).get(name) != value for twin in twins)
+    )
+    answered = len(cell.measured) + len(cell.failed)
+    return {
+        "orchestrator": cell.key.orchestrator,
+        "role": ("floor", "control", "orchestrator")[_rank(cell)],
+        "configuration": cell.key.configuration,
+        "knob": cell.knob,
+        "apart": apart,
+        "n": len(cell.measured),
+        "cold": cell.cold,
+        "makespan": _estimated(cell, makespan),
+        "overhead": _estimated(cell, overhead),
+        "handoff": _estimated(cell, handoff),
+        "handoff_bounds": _handoff_bounds(cell),
+        "p95": _estimate(p95(cell.values(makespan))) if cell.measured else None,
+        "ratio": None if ratio is None else {**_estimate(ratio.estimate), "paired": ratio.paired},
+        "success": _estimate(proportion(len(cell.measured), answered)) if answered else None,
+        "answered": answered,
+        "failed": len(cell.failed),
+        "void": len(cell.void),
+        "unsupported": cell.unsupported[0].reason if cell.unsupported else None,
+        "flawed": len(cell.flawed),
+        "raw": {
+            "file": RAW,
+            "first_line": first,
+            "last_line": last,
+            "run_ids": [record.run_id for record in cell.records],
+        },
+        "environment_sha256": cell.key.environment,
+    }
+
+
+def _sibling(one: Cell, other: Cell) -> bool:
+    """The same cell but for its environment."""
+    a, b = one.key, other.key
+    return (a.work, a.task, a.orchestrator, a.configuration) == (
+        b.work,
+        b.task,
+        b.orchestrator,
+        b.configuration,
+    )
+
+
+def _estimated(cell: Cell, of: Callable[[RunRecord], float | None]) -> dict[str, Any] | None:
+    values = cell.values(of)
+    if not values:
+        return None
+    plans = [r.sample.plan_id + str(r.sample.index) for r in cell.measured if of(r) is not None]
+    blocks = plans if len(set(plans)) < len(plans) else None
+    bootstrap = bootstrap_interval(values, blocks)
+    return {
+        **_estimate(median_estimate(values)),
+        "bootstrap": None if bootstrap is None else asdict(bootstrap),
+    }
+
+
+def _estimate(estimate: Estimate) -> dict[str, Any]:
+    return asdict(estimate)
+
+
+def _handoff_bounds(cell: Cell) -> dict[str, float] | None:
+    """Medians over runs of what the clocks' resolution allows a handoff to have been."""
+    found = [bounds for record in cell.measured if (bounds := handoff_bounds(record)) is not None]
+    if not found:
+        return None
+    return {"at_least": median([low for low, _ in found]), "at_most": median([high for _, high in found])}
+
+
+def _tuning(group: Group) -> list[dict[str, Any]]:
+    """Each tuned configuration against the default of the same orchestrator, work and environment.
+
+    Holm's adjustment is over all of an environment's tests.
+    """
+    rows: list[dict[str, Any]] = []
+    for default in group.cells:
+        if default.key.configuration != "default" or default.key.orchestrator in CONTROLS:
+            continue
+        for tuned in group.cells:
+            same = tuned.key.work == default.key.work and tuned.key.task == default.key.task
+            same = same and tuned.key.orchestrator == default.key.orchestrator
+            if not same or tuned is default or tuned.key.environment != default.key.environment:
+                continue
+            rows.append(
+                {
+                    "environment": group.name,
+                    "target": group.target,
+                    "task": tuned.key.task,
+                    "workload": f"{tuned.key.workload}-{tuned.key.steps}",
+                    "orchestrator": tuned.key.orchestrator,
+                    "configuration": tuned.key.configuration,
+                    "knob": tuned.knob,
+                    "default": _estimated(default, makespan),
+                    "tuned": _estimated(tuned, makespan),
+                    "difference": _difference(default, tuned),
+                }
+            )
+    tested = [row["difference"] for row in rows if row["difference"] and row["difference"]["p"] is not None]
+    for entry, adjusted in zip(tested, holm([entry["p"] for entry in tested]), strict=True):
+        entry["p_holm"] = adjusted
+        entry["tests"] = len(tested)
+    return rows
+
+
+def _difference(one: Cell, other: Cell) -> dict[str, Any] | None:
+    a, b = one.values(makespan), other.values(makespan)
+    if not a or not b:
+        return None
+    found: Difference = difference(a, b)
+    return {**asdict(found), "size": found.size, "p_holm": None, "tests": 0}
+
+
+def _breakdown(cell: Cell) -> dict[str, Any] | None:
+    """Median of each part's sum over a run's steps; shares are of the sum of those medians' runs."""
+    sums = [found for record in cell.measured if (found := part_seconds(record))]
+    if not sums:
+        return None
+    bounds = [_part_bounds(record) for record in cell.measured if part_seconds(record)]
+    whole = median([sum(found.values()) for found in sums])
+    names = sorted(
+        {name for found in sums for name in found},
+        key=lambda name: (PART_ORDER.index(name) if name in PART_ORDER else len(PART_ORDER), name),
+    )
+    return {
+        **_named(cell),
+        "n": len(sums),
+        "left_out": len(cell.measured) - len(sums),
+        "parts": [
+            {
+                "name": name,
+                "median": (middle := median([found.get(name, 0.0) for found in sums])),
+                "at_least": median([bound.get(name, (0.0, 0.0))[0] for bound in bounds]),
+                "at_most": median([bound.get(name, (0.0, 0.0))[1] for bound in bounds]),
+                "share": middle / whole if whole else None,
+            }
+            for name in names
+        ],
+    }
+
+
+def _part_bounds(record: RunRecord) -> dict[str, tuple[float, float]]:
+    assert record.breakdown is not None
+    sums: dict[str, tuple[float, float]] = {}
+    for part in record.breakdown.parts:
+        low, high = sums.get(part.name, (0.0, 0.0))
+        sums[part.name] = (low + part.low, high + part.high)
+    return sums
+
+
+def _cold(cell: Cell) -> dict[str, Any] | None:
+    """First runs after a switch against the others, where a cell has both."""
+    cold = [value for r in cell.measured if r.cold and (value := makespan(r)) is not None]
+    warm = [value for r in cell.measured if not r.cold and (value := makespan(r)) is not None]
+    if not cold or not warm:
+        return None
+    return {
+        **_named(cell),
+        "cold": _estimate(median_estimate(cold)),
+        "warm": _estimate(median_estimate(warm)),
+        "shift": difference(warm, cold).shift,
+    }
+
+
+def _share(cell: Cell) -> dict[str, Any] | None:
+    """Overhead ÷ (overhead + user time), as run and for longer steps.
+
+    Computed shares keep the cell's median overhead and put every phase's user time at the given length; a
+    length is `measured` only where the cell's own mean step is that long.
+    """
+    if cell.key.orchestrator == "noop":
+        return None
+    both = [
+        (over, r.breakdown.user)
+        for r in cell.measured
+        if (over := overhead(r)) is not None and r.breakdown is not None and r.breakdown.user is not None
+    ]
+    if not both:
+        return None
+    count = len(phases(cell.key.workload, cell.key.steps))
+    cost = median([over for over, _ in both])
+    step = median([user for _, user in both]) / count
+    as_run = median([over / (over + user) if over + user else 0.0 for over, user in both])
+    entries = []
+    for length, text in STEP_LENGTHS:
+        near = abs(step - length) <= NEAR * length
+        share = as_run if near else cost / (cost + count * length)
+        entries.append({"length": text, "share": share, "basis": "measured" if near else "computed"})
+    return {
+        **_named(cell),
+        "n": len(both),
+        "overhead": cost,
+        "phases": count,
+        "step_seconds": step,
+        "as_run": as_run,
+        "lengths": entries,
+    }
+
+
+def _outliers(cell: Cell) -> list[dict[str, Any]]:
+    values = cell.values(makespan)
+    if not values:
+        return []
+    middle = median(values)
+    return [
+        {**_named(cell), "run_id": cell.measured[i].run_id, "makespan": values[i], "median": middle}
+        for i in outliers(values)
+    ]
+
+
+def _list(found: Sequence[Cell], of: Callable[[Cell], Sequence[RunRecord]]) -> list[dict[str, Any]]:
+    return [
+        {
+            **_named(cell),
+            "run_id": record.run_id,
+            "status": record.status,
+            "censored_at": makespan(record) if record.status == "timeout" else None,
+            "reason": _reason(record),
+        }
+        for cell in found
+        for record in of(cell)
+    ]
+
+
+def _reason(record: RunRecord) -> str:
+    problems = record.verification.problems if record.verification else ()
+    said = "; ".join(text for text in (record.reason, *problems) if text)
+    if not said and record.status == "succeeded" and record.client is None:
+        said = "no client clock is stored"
+    return said or "no reason is stored"
+
+
+def _named(cell: Cell) -> dict[str, Any]:
+    return {
+        "scenario": cell.scenario.key,
+        "orchestrator": cell.key.orchestrator,
+        "configuration": cell.key.configuration,
+        "knob": cell.knob,
+        "workload": f"{cell.key.workload}-{cell.key.steps}",
+        "target": cell.key.target,
+        "environment_sha256": cell.key.environment,
+    }
+
+
+def _limits(found: Sequence[Cell]) -> list[str]:
+    targets = sorted({cell.key.target for cell in found})
+    return [*(SINGLE_NODE[target] for target in targets if target in SINGLE_NODE), *LIMITS]
+
+
+def _proxies(found: Sequence[Cell]) -> list[str]:
+    stepped = [cell for cell in found if cell.key.task != "nothing"]
+    workloads = sorted({cell.key.workload for cell in stepped})
+    variants = sorted({cell.key.variant for cell in stepped})
+    named = [text for workload in workloads for text in PROXIES.get(workload, ())]
+    return [*named, *(STORE_PROXY[variant] for variant in variants if variant in STORE_PROXY)]
+
+
+def _period(records: Sequence[RunRecord]) -> dict[str, str] | None:
+    stamps = sorted(record.recorded_at for record in records)
+    return {"first": stamps[0], "last": stamps[-1]} if stamps else None
+
+
+def _identity(cell: Cell) -> str:
+    return repr(cell.key)
+
+
+def _raw_lines(found: Sequence[Cell]) -> dict[str, tuple[int, int]]:
+    """First and last line of each cell in the raw file."""
+    lines: dict[str, tuple[int, int]] = {}
+    at = 1
+    for cell in found:
+        lines[_identity(cell)] = (at, at + len(cell.records) - 1)
+        at += len(cell.records)
+    return lines
+
+
+def _estimate_text(value: dict[str, Any] | None, unit: str = " s") -> str:
+    """`70.9 s [67.1, 72.2] 97 %`, or why there is no interval."""
+    if value is None:
+        return "—"
+    middle = drawing.seconds(value["value"])[:-2] + unit
+    interval = value["interval"]
+    if interval is None:
+        return f"{middle} ({value['note']})" if value["note"] else middle
+    low, high = drawing.seconds(interval["low"])[:-2], drawing.seconds(interval["high"])[:-2]
+    return f"{middle} [{low}, {high}] {_percent(interval['level'])}"
+
+
+def _percent(value: float | None) -> str:
+    """Whole per cent; a tenth near the ends, where it matters."""
+    if value is None:
+        return "—"
+    edge = value != round(value) and (abs(value) < 0.1 or abs(value) > 0.9)
+    return f"{value * 100:.1f} %" if edge else f"{value * 100:.0f} %"
+
+
+def _md(text: object) -> str:
+    """Safe inside a Markdown table: no pipe, line break or markup of the text's own takes effect."""
+    flat = " ".join(str(text).split())
+    for sign in "\\`*_[]|<>#":
+        flat = flat.replace(sign, f"&#{ord(sign)};" if sign in "|<>" else f"\\{sign}")
+    return flat
+
+
+def _canonical(body: dict[str, Any]) -> str:
+    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+
+
+def _write(path: Path, text: str) -> Path:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(text, encoding="utf-8", newline="\n")
+    part.replace(path)
+    return path
