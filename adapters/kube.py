@@ -73,6 +73,11 @@ class Kube:
         with explained("asking for the version"):
             return str(client.VersionApi(self.api).get_code(_request_timeout=5).git_version)
 
+    def groups(self) -> list[Any]:
+        """The API groups that the cluster serves."""
+        with explained("listing the API groups"):
+            return list(client.ApisApi(self.api).get_api_versions().groups)
+
     def _resource(self, document: Mapping[str, Any]) -> Any:
         if self._dynamic is None:
             self._dynamic = dynamic.DynamicClient(self.api)

@@ -54,7 +54,7 @@ class PodWatcher:
         self._kube.__dict__.update(kube.__dict__)
         self._selector = f"{podspec.RUN_LABEL}={run_id}"
         self._seen: dict[str, _Seen] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.Condition()
         self._stop = threading.Event()
         self._ready = threading.Event()
         self.error: Exception | None = None
@@ -106,6 +106,14 @@ class PodWatcher:
             if kind == "DELETED":
                 seen.arrivals.setdefault("deleted", now)
             seen.last = pod
+            self._lock.notify_all()
+
+    def wait_for(self, state: str, seconds: float) -> bool:
+        """Wait until some pod of the run has reached `state` (as in `PodClock.arrivals_ns`); False if none did."""
+        with self._lock:
+            return self._lock.wait_for(
+                lambda: any(state in seen.arrivals for seen in self._seen.values()), seconds
+            )
 
     def pods(self) -> tuple[PodClock, ...]:
         """What was seen so far, in order of creation."""

@@ -22,7 +22,9 @@ EPOCH = 1_790_000_000 * SECOND
 """When made-up runs are submitted."""
 
 
-def scenario(orchestrator: str = "argo", workload: str = "pipeline", steps: int = 7, **fields: Any) -> Scenario:
+def scenario(
+    orchestrator: str = "argo", workload: str = "pipeline", steps: int = 7, **fields: Any
+) -> Scenario:
     values = {"target": "kind", "configuration": "default", **fields}
     return Scenario(orchestrator=orchestrator, workload=workload, steps=steps, **values)
 
@@ -60,7 +62,9 @@ class MadeRun:
             last = max(last, self.add(member, created)["user_end_ns"])
         return last
 
-    def add(self, member: Member, created: int, attempt: int = 1, user: float = 0.4, **last: Any) -> dict[str, Any]:
+    def add(
+        self, member: Member, created: int, attempt: int = 1, user: float = 0.4, **last: Any
+    ) -> dict[str, Any]:
         """One attempt whose pod is created at `created`; returns the fields of its last event."""
         name = f"{self.run_id}-{member.step}-{member.index}-{attempt}"
         process = created + self._about(0.8) if self.with_pods else created
@@ -83,9 +87,18 @@ class MadeRun:
             "monotonic_ns": begin - EPOCH,
         }
         outputs = {"passed": "true"} if member.step in ("eval", "select") else {}
-        finish = {**common, "event": "finish", "wall_ns": end, "user_end_ns": end, "data": {"outputs": outputs}}
+        finish = {
+            **common,
+            "event": "finish",
+            "wall_ns": end,
+            "user_end_ns": end,
+            "data": {"outputs": outputs},
+        }
         finish.update(last)
-        self.ledger += [{**common, "event": "start", "wall_ns": begin, "user_end_ns": None, "data": {}}, finish]
+        self.ledger += [
+            {**common, "event": "start", "wall_ns": begin, "user_end_ns": None, "data": {}},
+            finish,
+        ]
         if self.with_pods:
             self.pods.append(
                 PodClock(

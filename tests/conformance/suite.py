@@ -1,0 +1,223 @@
+"""What every adapter must do, whatever the orchestrator. A file per adapter and target subclasses `Conformance`."""
+
+import itertools
+import json
+import os
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+
+import adapters
+from adapters.base import Driver, Gap, RunHandle, RunOutcome, RunRequest, Runtime, Status, Target, Timeline
+from adapters.workloads import PIPELINE, SWEEP
+from bench.observe import ClusterScene
+from bench.records import Scenario
+from bench.verify import verify
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A run that is over, as all three clocks saw it."""
+
+    request: RunRequest
+    handle: RunHandle
+    outcome: RunOutcome
+    timeline: Timeline
+    ledger: list[dict[str, Any]]
+
+    def events(self, kind: str, step: str | None = None) -> list[dict[str, Any]]:
+        """Ledger events of one kind, of one step or of all."""
+        return [e for e in self.ledger if e["event"] == kind and step in (None, e["step"])]
+
+    def outputs(self, step: str) -> dict[str, str]:
+        """What the step left."""
+        (event,) = self.events("finish", step)
+        outputs: dict[str, str] = event["data"]["outputs"]
+        return outputs
+
+    def scenario(self, orchestrator: str, target: Target) -> Scenario:
+        """The scenario that this run is one of."""
+        return Scenario(
+            orchestrator=orchestrator,
+            target=target.value,
+            workload=self.request.workload,
+            configuration=self.request.configuration,
+            steps=self.request.steps,
+            parameters=dict(self.request.parameters),
+        )
+
+
+class Bench:
+    """Starts runs on one deployed adapter."""
+
+    def __init__(self, name: str, target: Target, configuration: str) -> None:
+        self.name, self.target, self.configuration = name, target, configuration
+        adapter = adapters.load(name)
+        self.runtime: Runtime = adapter.runtime(target)
+        self.driver: Driver = adapter.driver(target)
+        self.scene = ClusterScene(target)
+
+    def submit(self, workload: str, steps: int = 7, deadline: float = 600, **parameters: Any) -> RunHandle:
+        """Prepare and submit."""
+        request = RunRequest(
+            run_id=f"conf-{os.urandom(4).hex()}",
+            workload=workload,
+            configuration=self.configuration,
+            parameters=parameters,
+            steps=steps,
+            deadline_seconds=deadline,
+        )
+        self.driver.prepare(request)
+        handle = self.driver.submit(request)
+        self.requests = {**getattr(self, "requests", {}), request.run_id: request}
+        return handle
+
+    def finish(self, handle: RunHandle, deadline: float = 600) -> Ran:
+        """Wait for the end and read everything."""
+        outcome = self.driver.wait(handle, deadline)
+        timeline = self.driver.timeline(handle)
+        ledger = self.scene.ledger(handle.run_id)
+        return Ran(self.requests[handle.run_id], handle, outcome, timeline, ledger)
+
+    def run(self, workload: str, steps: int = 7, deadline: float = 600, **parameters: Any) -> Ran:
+        """Submit and finish."""
+        return self.finish(self.submit(workload, steps, deadline, **parameters), deadline)
+
+
+def fault(step: str, kind: str, *attempts: int) -> str:
+    """The `fault` parameter."""
+    return json.dumps({"step": step, "kind": kind, "on_attempts": list(attempts)})
+
+
+class Conformance:
+    """The suite. Tests of one class share one deployment and, where they only read, one pipeline run."""
+
+    adapter: ClassVar[str]
+    target: ClassVar[Target]
+    configuration: ClassVar[str] = "default"
+    gaps: ClassVar[tuple[Gap, ...]] = ()
+
+    @pytest.fixture(scope="class")
+    def bench(self) -> Bench:
+        bench = Bench(self.adapter, self.target, self.configuration)
+        bench.runtime.deploy(self.configuration)
+        return bench
+
+    @pytest.fixture(scope="class")
+    def pipeline(self, bench: Bench) -> Ran:
+        return bench.run("pipeline")
+
+    def check(self, ran: Ran) -> None:
+        """The run did what its workload says, and the orchestrator's record agrees with the ledger."""
+        assert ran.outcome.status is Status.SUCCEEDED, ran.outcome.reason
+        verdict = verify(ran.scenario(self.adapter, self.target), ran.ledger, ran.timeline)
+        assert verdict.ok, verdict.problems
+
+    def test_deploy_twice(self, bench: Bench) -> None:
+        bench.runtime.deploy(self.configuration)
+        assert bench.runtime.health() == ""
+
+    def test_gate_passes(self, pipeline: Ran) -> None:
+        self.check(pipeline)
+        assert tuple(dict.fromkeys(e["step"] for e in pipeline.events("start"))) == PIPELINE
+        assert pipeline.outputs("promote")["promoted"] == "true"
+        assert pipeline.outputs("monitor")["served_sha256"] == pipeline.outputs("train")["model_sha256"]
+
+    def test_submit_twice_is_one_run(self, bench: Bench, pipeline: Ran) -> None:
+        bench.driver.submit(pipeline.request)
+        bench.driver.wait(pipeline.handle, 60)
+        assert len(bench.scene.ledger(pipeline.handle.run_id)) == len(pipeline.ledger)
+
+    def test_gate_fails(self, bench: Bench) -> None:
+        ran = bench.run("pipeline", min_score_gate=1.0)
+        self.check(ran)
+        assert {e["step"] for e in ran.events("start")} == {"ingest", "preprocess", "train", "eval"}
+
+    def test_timeline(self, pipeline: Ran) -> None:
+        """Complete, in order, and no further from the ledger than its resolution and a pod's start-up."""
+        attempts = pipeline.timeline.attempts
+        assert [a.step for a in attempts] == list(PIPELINE)
+        tolerance = pipeline.timeline.resolution_seconds + 0.5
+        for attempt in attempts:
+            assert attempt.started is not None and attempt.finished is not None
+            (start,) = pipeline.events("start", attempt.step)
+            (finish,) = pipeline.events("finish", attempt.step)
+            assert attempt.started <= start["wall_ns"] / 1e9 + tolerance
+            assert attempt.finished >= finish["wall_ns"] / 1e9 - tolerance
+        for earlier, later in itertools.pairwise(attempts):
+            assert earlier.finished is not None and later.started is not None
+            assert earlier.finished <= later.started + pipeline.timeline.resolution_seconds
+
+    def test_logs(self, bench: Bench, pipeline: Ran) -> None:
+        assert pipeline.outputs("train")["model_sha256"] in bench.driver.logs(pipeline.handle, "train")
+
+    def test_parameters(self, bench: Bench) -> None:
+        ran = bench.run("chain", steps=1, fibo=12)
+        self.check(ran)
+        assert ran.outputs("probe")["value"] == "144"
+
+    def test_chain(self, bench: Bench) -> None:
+        ran = bench.run("chain", steps=4)
+        self.check(ran)
+        assert [e["index"] for e in ran.events("start")] == [0, 1, 2, 3]
+
+    def test_fanout(self, bench: Bench) -> None:
+        ran = bench.run("fanout", steps=4, sleep_seconds=30)
+        self.check(ran)
+        assert {e["index"] for e in ran.events("start")} == {0, 1, 2, 3}
+        last_start = max(e["user_start_ns"] for e in ran.events("finish"))
+        assert last_start < min(e["user_end_ns"] for e in ran.events("finish")), "not at the same time"
+
+    def test_sweep(self, bench: Bench) -> None:
+        ran = bench.run("sweep", steps=15, deadline=900)
+        self.check(ran)
+        scores = [float(e["data"]["outputs"]["score"]) for e in ran.events("finish", "eval")]
+        assert len(scores) == len(SWEEP)
+        assert float(ran.outputs("select")["score"]) == max(scores)
+        assert ran.outputs("register")["model_version"]
+
+    def test_retry_once(self, bench: Bench) -> None:
+        ran = bench.run("chain", steps=1, fault=fault("probe", "exception", 1))
+        self.check(ran)
+        assert [e["attempt"] for e in ran.events("start")] == [1, 2]
+        assert [a.attempt for a in ran.timeline.attempts] == [1, 2]
+
+    def test_killed_process_is_retried(self, bench: Bench) -> None:
+        ran = bench.run("chain", steps=1, fault=fault("probe", "exit137", 1))
+        self.check(ran)
+        assert Counter(e["event"] for e in ran.ledger)["start"] == 2
+
+    def test_two_at_once_are_kept_apart(self, bench: Bench) -> None:
+        first = bench.submit("chain", steps=1, fibo=10)
+        second = bench.submit("chain", steps=1, fibo=11)
+        one, two = bench.finish(first), bench.finish(second)
+        self.check(one)
+        self.check(two)
+        assert (one.outputs("probe")["value"], two.outputs("probe")["value"]) == ("55", "89")
+
+    def test_timeout(self, bench: Bench) -> None:
+        handle = bench.submit("chain", steps=1, deadline=20, sleep_seconds=600)
+        outcome = bench.driver.wait(handle, 20)
+        assert outcome.status is Status.TIMEOUT
+        assert bench.driver.cancel(handle.run_id)
+
+    def test_cancel(self, bench: Bench) -> None:
+        handle = bench.submit("chain", steps=1, sleep_seconds=600)
+        with bench.scene.watch(handle.run_id) as watcher:
+            assert watcher.wait_for("running", 120), "the step's pod never ran"
+        assert bench.driver.cancel(handle.run_id)
+        assert not bench.driver.cancel(handle.run_id)
+        assert [e for e in bench.scene.ledger(handle.run_id) if e["event"] == "finish"] == []
+
+    def test_undeploy_leaves_nothing(self, bench: Bench) -> None:
+        bench.runtime.undeploy()
+        assert bench.runtime.health() != ""
+        assert self.leftovers(bench) == []
+        bench.runtime.deploy(self.configuration)
+        assert bench.runtime.health() == ""
+
+    def leftovers(self, bench: Bench) -> list[str]:
+        """What `undeploy` should have removed and is still there; each adapter knows its own."""
+        raise NotImplementedError

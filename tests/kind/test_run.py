@@ -1,0 +1,196 @@
+"""`bench run` on the real cluster: what the issue's reader would check by hand."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+
+import cluster
+from adapters.base import Target
+from adapters.workloads import PIPELINE
+from bench.observe import ClusterScene
+from bench.records import RunRecord
+from bench.store import Store
+
+pytestmark = [pytest.mark.kind, pytest.mark.usefixtures("cluster_is_up")]
+BENCH = [sys.executable, "-m", "bench"]
+
+
+def bench(
+    *words: str, env: dict[str, str] | None = None, check: bool = True
+) -> "subprocess.CompletedProcess[str]":
+    """Run the command as a user would."""
+    done = subprocess.run(
+        [*BENCH, *words], capture_output=True, text=True, timeout=1800, env={**os.environ, **(env or {})}
+    )
+    assert not check or done.returncode == 0, done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("results")
+
+
+@pytest.fixture(scope="module")
+def records(folder: Path) -> list[RunRecord]:
+    """Two samples each of argo shipped, argo tuned, the floor and the no-op; runs are kept to compare with."""
+    done = bench(
+        "run", "-o", "argo", "--n", "2", "--jitter", "2", "--keep", "--json", "--results", str(folder)
+    )
+    answered = [RunRecord.model_validate(row) for row in json.loads(done.stdout)]
+    assert answered == Store(folder).records()
+    return answered
+
+
+def of(records: Sequence[RunRecord], orchestrator: str) -> list[RunRecord]:
+    """The records of one orchestrator."""
+    return [record for record in records if record.scenario.orchestrator == orchestrator]
+
+
+def test_every_run_has_its_seven_steps(records: list[RunRecord]) -> None:
+    for record in [*of(records, "argo"), *of(records, "pods")]:
+        assert record.status == "succeeded"
+        finished = [row["step"] for row in record.ledger if row["event"] == "finish"]
+        assert finished == list(PIPELINE)
+        assert record.verification is not None and record.verification.promoted is True
+
+
+def test_default_and_tuned_and_the_floor_are_there(records: list[RunRecord]) -> None:
+    seen = {(r.scenario.orchestrator, r.scenario.configuration) for r in records}
+    assert seen == {("argo", "default"), ("argo", "tuned"), ("pods", "default"), ("noop", "default")}
+    assert {r.knob for r in of(records, "argo")} == {
+        "DEFAULT_REQUEUE_TIME=10s (shipped)",
+        "DEFAULT_REQUEUE_TIME=1s",
+    }
+
+
+def test_breakdown_has_no_error(records: list[RunRecord]) -> None:
+    for record in records:
+        assert record.breakdown is not None
+        assert record.breakdown.errors == (), record.run_id
+
+
+def test_one_model_digest_and_the_service_returns_it(records: list[RunRecord]) -> None:
+    digests = {r.verification.model_sha256 for r in records if r.verification and r.verification.model_sha256}
+    assert len(digests) == 1
+    served = ClusterScene(Target.KIND).served()
+    assert served is not None
+    assert {served["sha256"]} == digests
+
+
+def test_ledger_rows_carry_what_kubernetes_reports(records: list[RunRecord]) -> None:
+    for record in [*of(records, "argo"), *of(records, "pods")]:
+        pods = {pod.uid: pod for pod in record.pods}
+        rows = [row for row in record.ledger if row["event"] in ("start", "finish", "effect")]
+        assert len(pods) == len(PIPELINE)
+        assert {row["pod_uid"] for row in rows} == set(pods)
+        for row in rows:
+            pod = pods[row["pod_uid"]]
+            assert row["pod_name"] == pod.name
+            assert pod.image_id.endswith(row["image_digest"]), (pod.image_id, row["image_digest"])
+
+
+def test_every_pod_is_restricted_with_a_read_only_root(records: list[RunRecord]) -> None:
+    pods = [pod for record in records for pod in record.pods]
+    assert pods
+    assert all(pod.restricted for pod in pods)
+    assert all(pod.read_only_root for pod in pods)
+
+
+def test_the_namespace_enforces_restricted() -> None:
+    kube = ClusterScene(Target.KIND).where.kube
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "not-allowed"},
+        "spec": {"containers": [{"name": "c", "image": "x", "securityContext": {"privileged": True}}]},
+    }
+    with pytest.raises(ApiException) as refused:
+        kube.core.create_namespaced_pod("bookstore-ml", pod, dry_run="All")
+    assert refused.value.status == 403
+    assert "PodSecurity" in refused.value.body
+
+
+@pytest.mark.parametrize("account", ["pipeline-argo", "pipeline-pods"])
+def test_a_pipeline_cannot_read_secrets(records: list[RunRecord], account: str, tmp_path: Path) -> None:
+    config = kubeconfig_of(account, tmp_path)
+    core = client.CoreV1Api(config)
+    for namespace in ("bench-system", "argo", "kube-system"):
+        with pytest.raises(ApiException) as refused:
+            core.list_namespaced_secret(namespace)
+        assert refused.value.status == 403
+
+
+def kubeconfig_of(account: str, folder: Path) -> Any:
+    """A client that is the service account `account`; its kubeconfig is left in `folder`."""
+    kube = ClusterScene(Target.KIND).where.kube
+    token = kube.core.create_namespaced_service_account_token(
+        account, "bookstore-ml", {"spec": {"expirationSeconds": 600}}
+    ).status.token
+    config = yaml.safe_load(cluster.info().kubeconfig.read_text())
+    for user in config["users"]:
+        user["user"] = {"token": token}
+    path = folder / "kubeconfig"
+    path.write_text(yaml.safe_dump(config))
+    from kubernetes.config import new_client_from_config
+
+    return new_client_from_config(config_file=str(path))
+
+
+def test_another_seed_is_another_model(records: list[RunRecord], folder: Path) -> None:
+    done = bench(
+        *("run", "-o", "pods", "--n", "1", "--jitter", "0", "--no-controls", "--set", "seed=43"),
+        *("--json", "--results", str(folder)),
+    )
+    (record,) = [RunRecord.model_validate(row) for row in json.loads(done.stdout)]
+    assert record.verification is not None
+    first = of(records, "pods")[0].verification
+    assert first is not None
+    assert record.verification.model_sha256 not in (None, first.model_sha256)
+
+
+def test_no_secret_in_a_result(records: list[RunRecord], folder: Path) -> None:
+    kube = ClusterScene(Target.KIND).where.kube
+    import base64
+
+    secret = kube.core.read_namespaced_secret("pipeline-secrets", "bookstore-ml").data
+    text = (folder / "runs.jsonl").read_text()
+    for name, value in secret.items():
+        assert base64.b64decode(value).decode() not in text, name
+
+
+def test_a_namespace_without_rights(records: list[RunRecord], tmp_path: Path) -> None:
+    kubeconfig_of("pipeline-pods", tmp_path)
+    done = bench(
+        *("run", "-o", "pods", "--n", "1", "--no-controls", "--results", str(tmp_path / "results")),
+        env={"BENCH_KUBECONFIG": str(tmp_path / "kubeconfig")},
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "not allowed" in done.stderr
+    assert "next:" in done.stderr
+
+
+def test_an_unreachable_cluster(tmp_path: Path) -> None:
+    config = yaml.safe_load(cluster.info().kubeconfig.read_text())
+    for entry in config["clusters"]:
+        entry["cluster"]["server"] = "https://127.0.0.1:1"
+    (tmp_path / "kubeconfig").write_text(yaml.safe_dump(config))
+    done = bench(
+        *("run", "-o", "pods", "--n", "1", "--no-controls", "--results", str(tmp_path / "results")),
+        env={"BENCH_KUBECONFIG": str(tmp_path / "kubeconfig")},
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "does not answer" in done.stderr
+    assert "bench cluster" in done.stderr
