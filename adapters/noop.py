@@ -4,7 +4,6 @@ import time
 from collections.abc import Mapping
 
 from adapters.base import (
-    Adapter,
     Component,
     Configuration,
     RunHandle,
@@ -112,8 +111,3 @@ class NoopAdapter:
     def driver(self, target: Target) -> NoopDriver:
         """The same everywhere."""
         return NoopDriver()
-
-
-def adapter() -> Adapter:
-    """The adapter."""
-    return NoopAdapter()

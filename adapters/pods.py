@@ -9,7 +9,6 @@ from kubernetes.client.exceptions import ApiException
 
 from adapters import podspec
 from adapters.base import (
-    Adapter,
     Attempt,
     BenchError,
     Component,
@@ -364,8 +363,3 @@ class PodsAdapter:
     def driver(self, target: Target) -> PodsDriver:
         """See `Adapter.driver`."""
         return PodsDriver(connect(target))
-
-
-def adapter() -> Adapter:
-    """The adapter."""
-    return PodsAdapter()
