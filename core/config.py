@@ -124,7 +124,7 @@ def make_config(fields: Mapping[str, object]) -> PipelineConfig:
 def _json_object(source: str) -> dict[str, object]:
     text = source.strip()
     where = "--config"
-    if not text.startswith("{") and text:
+    if text and not text.startswith(("{", "[")):
         where = f"--config {source}"
         try:
             text = Path(source).read_text(encoding="utf-8")
