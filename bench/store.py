@@ -300,6 +300,8 @@ def _canonical(body: dict[str, Any]) -> bytes:
 def _line(record: RunRecord) -> tuple[RunRecord, bytes]:
     """The sealed record and its line: the same canonical JSON that its sha256 is taken over."""
     try:
+        # pydantic would quietly store a NaN as null.
+        json.dumps(record.model_dump(), allow_nan=False, default=str)
         sealed = record.sealed()
         line = _canonical(sealed.model_dump(mode="json"))
         # Read back at once: a value that JSON changes (a tuple, an integer key) is settled now.

@@ -1,0 +1,228 @@
+"""Statistics against published values, against scipy's own independent routes, and by simulation."""
+
+from itertools import combinations
+from math import comb
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bench.statistics import (
+    bootstrap_interval,
+    difference,
+    holm,
+    median,
+    median_estimate,
+    order_interval,
+    outliers,
+    p95,
+    paired_ratio,
+    proportion,
+)
+
+# Ranks and coverage of the 95 % sign-test interval: Hollander & Wolfe, table A.2 (Conover A3 alike).
+RANKS = [(6, 1, 6, 0.9688), (8, 1, 8, 0.9922), (10, 2, 9, 0.9785), (15, 4, 12, 0.9648), (20, 6, 15, 0.9586)]
+
+
+@pytest.mark.parametrize(("n", "low", "high", "level"), RANKS)
+def test_order_interval_takes_the_published_ranks(n: int, low: int, high: int, level: float) -> None:
+    found = order_interval([float(i) for i in range(1, n + 1)])
+    assert found is not None
+    assert (found.low, found.high) == (low, high)
+    assert found.level == pytest.approx(level, abs=5e-5)
+
+
+def test_five_samples_do_not_attain_95_percent_and_the_answer_says_so() -> None:
+    found = median_estimate([5.0, 1.0, 4.0, 2.0, 3.0])
+    assert found.interval is not None
+    assert (found.interval.low, found.interval.high) == (1.0, 5.0)
+    assert found.interval.level == 0.9375
+    assert found.note == "n=5 attains 93.8%, not 95%"
+    assert median_estimate([1.0]).note == "one sample: no interval"
+
+
+@pytest.mark.parametrize("n", [6, 9, 20, 41])
+def test_order_interval_covers_the_median_at_least_as_often_as_it_says(n: int) -> None:
+    rng = np.random.default_rng(7)
+    draws = rng.lognormal(size=(3000, n))
+    found = order_interval(list(range(n)))
+    assert found is not None
+    ordered = np.sort(draws, axis=1)
+    inside = (ordered[:, int(found.low)] <= 1) & (ordered[:, int(found.high)] > 1)
+    # The attained level is exact: three standard errors of 3000 draws around it.
+    error = 3 * np.sqrt(found.level * (1 - found.level) / 3000)
+    assert found.level >= 0.95
+    assert abs(inside.mean() - found.level) < error
+
+
+def test_p95_has_an_interval_from_72_samples_on() -> None:
+    assert p95(list(range(71))).interval is None
+    assert "72" in p95(list(range(71))).note
+    found = p95(list(range(72)))
+    assert found.interval is not None
+    assert found.interval.level >= 0.95
+    below = order_interval(list(range(71)), quantile=0.95)
+    assert below is not None
+    assert 1 - 0.95**71 < 0.975 <= 1 - 0.95**72
+
+
+def test_bca_is_scipys_and_the_same_every_time() -> None:
+    data = [12.1, 9.4, 10.0, 11.7, 30.2, 9.9, 10.4, 10.8, 13.3, 9.7, 10.1, 12.9]
+    found = bootstrap_interval(data)
+    assert found == bootstrap_interval(data)
+    assert found is not None
+    assert found.method == "BCa bootstrap"
+    reference = stats.bootstrap((np.array(data),), np.median, n_resamples=20_000, method="BCa", rng=1)
+    assert found.low == pytest.approx(reference.confidence_interval.low, abs=0.3)
+    assert found.high == pytest.approx(reference.confidence_interval.high, abs=0.6)
+
+
+def test_bootstrap_where_bca_is_undefined_or_there_is_too_little() -> None:
+    same = bootstrap_interval([2.0, 2.0, 2.0])
+    assert same is not None
+    assert (same.low, same.high) == (2.0, 2.0)
+    assert bootstrap_interval([2.0]) is None
+    assert bootstrap_interval([1.0, 2.0], blocks=["a", "a"]) is None
+    mostly = bootstrap_interval([1.0, 1.0, 1.0, 1.0, 5.0])
+    assert mostly is not None
+    assert not np.isnan([mostly.low, mostly.high]).any()
+
+
+def test_bootstrap_over_blocks_is_wider_where_blocks_differ() -> None:
+    rng = np.random.default_rng(3)
+    shifts = rng.normal(scale=5, size=8)
+    data = [float(shift + rng.normal(scale=0.1)) for shift in shifts for _ in range(10)]
+    blocks = [str(block) for block in range(8) for _ in range(10)]
+    by_sample, by_block = bootstrap_interval(data), bootstrap_interval(data, blocks)
+    assert by_sample is not None
+    assert by_block is not None
+    assert by_block.high - by_block.low > 1.5 * (by_sample.high - by_sample.low)
+
+
+def test_bootstrap_covers_the_median_at_about_its_level(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.statistics.RESAMPLES", 499)
+    rng = np.random.default_rng(11)
+    hits = 0
+    for seed in range(200):
+        found = bootstrap_interval(list(rng.exponential(size=40)), seed=seed)
+        assert found is not None
+        hits += found.low <= np.log(2) <= found.high
+    # Of 200 at 95 %, fewer than 178 would happen once in ten thousand.
+    assert hits >= stats.binom(200, 0.95).ppf(1e-4)
+
+
+# Hollander & Wolfe, example 4.1 (tritiated water diffusion): U = 15 of 50, one-sided exact p = 0.1272.
+TERM = [0.80, 0.83, 1.89, 1.04, 1.45, 1.38, 1.91, 1.64, 0.73, 1.46]
+GESTATION = [1.15, 0.88, 0.90, 0.74, 1.21]
+
+
+def test_difference_gives_the_published_test_and_shift() -> None:
+    found = difference(TERM, GESTATION)
+    assert found.p == pytest.approx(2 * 0.1272, abs=2e-4)
+    assert found.exact
+    # Example 4.3: the Hodges–Lehmann shift is 0.305; example 4.4: the 96 % interval is (-0.15, 0.76).
+    assert found.shift == pytest.approx(-0.305)
+    assert found.shift_interval is not None
+    assert found.shift_interval.low == pytest.approx(-0.76)
+    assert found.shift_interval.high == pytest.approx(0.15)
+    assert found.shift_interval.level == pytest.approx(0.96, abs=0.005)
+    assert found.delta == pytest.approx(2 * 15 / 50 - 1)
+
+
+def test_difference_with_ties_is_that_of_all_arrangements() -> None:
+    a, b = [1.0, 2.0, 2.0, 3.0, 3.0], [2.0, 3.0, 3.0, 4.0]
+    ranks = stats.rankdata(a + b)
+    observed, centre = ranks[:5].sum(), 5 * 10 / 2
+    sums = [sum(ranks[list(chosen)]) for chosen in combinations(range(9), 5)]
+    extreme = sum(abs(s - centre) >= abs(observed - centre) - 1e-9 for s in sums) / comb(9, 5)
+    low = sum(s <= observed + 1e-9 for s in sums) / comb(9, 5)
+    found = difference(a, b)
+    assert found.p == pytest.approx(2 * low, abs=1e-9)
+    assert found.p == pytest.approx(extreme, abs=0.08)
+
+
+def test_difference_agrees_with_mann_whitney_where_it_samples() -> None:
+    rng = np.random.default_rng(5)
+    a, b = list(rng.normal(size=25)), list(rng.normal(loc=0.8, size=25))
+    found = difference(a, b)
+    assert not found.exact
+    assert found.p == pytest.approx(stats.mannwhitneyu(a, b, method="exact").pvalue, abs=0.005)
+    assert found == difference(a, b)
+
+
+@pytest.mark.parametrize(("n", "m", "possible"), [(3, 3, False), (2, 5, False), (4, 4, True), (3, 5, True)])
+def test_too_few_samples_give_no_p(n: int, m: int, possible: bool) -> None:
+    found = difference([float(i) for i in range(n)], [float(10 + i) for i in range(m)])
+    assert (found.p is not None) == possible
+    assert found.delta == 1.0
+    assert found.size == "large"
+    if not possible:
+        assert f"n={n} and {m} are too few" in found.note
+    else:
+        assert found.p == pytest.approx(2 / comb(n + m, n))
+
+
+def test_equal_samples_do_not_differ() -> None:
+    found = difference([3.0] * 6, [3.0] * 6)
+    assert (found.p, found.shift, found.delta, found.size) == (1.0, 0.0, 0.0, "negligible")
+
+
+def test_false_positives_stay_at_their_level() -> None:
+    rng = np.random.default_rng(2)
+    rejected = sum(
+        (difference(list(x[:5]), list(x[5:])).p or 1) <= 0.05 for x in rng.lognormal(size=(400, 10))
+    )
+    assert rejected <= stats.binom(400, 0.05).ppf(0.9999)
+
+
+@pytest.mark.parametrize("n", [5, 12, 120])
+def test_the_shift_interval_covers(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.statistics.RESAMPLES", 9)
+    monkeypatch.setattr("bench.statistics.EXACT_LIMIT", 0)
+    rng = np.random.default_rng(n)
+    rounds = 100 if n > 100 else 300
+    hits = 0
+    for _ in range(rounds):
+        found = difference(list(rng.normal(size=n)), list(rng.normal(loc=1, size=n))).shift_interval
+        assert found is not None
+        assert found.level >= 0.94
+        hits += found.low <= 1 <= found.high
+    assert hits >= stats.binom(rounds, 0.95).ppf(1e-4)
+
+
+def test_holm_gives_the_published_adjustment() -> None:
+    # R: p.adjust(c(0.01, 0.04, 0.03, 0.005), "holm")
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.9, 0.8]) == [1.0, 1.0]
+    assert holm([]) == []
+
+
+def test_proportion_is_clopper_pearson() -> None:
+    # R: binom.test(7, 20)$conf.int
+    found = proportion(7, 20).interval
+    assert found is not None
+    assert (found.low, found.high) == pytest.approx((0.1539092, 0.5921885), abs=1e-6)
+    none = proportion(0, 10).interval
+    assert none is not None
+    assert (none.low, none.high) == pytest.approx((0.0, 1 - 0.025 ** (1 / 10)))
+    with pytest.raises(ValueError, match="3 of 2"):
+        proportion(3, 2)
+
+
+def test_paired_ratio_is_within_pairs() -> None:
+    found = paired_ratio([(1.0, 2.0), (10.0, 20.0), (100.0, 200.0)])
+    assert (found.value, found.n) == (2.0, 3)
+    with pytest.raises(ValueError, match="positive"):
+        paired_ratio([(0.0, 1.0)])
+
+
+def test_outliers_are_positions_and_few_samples_have_none() -> None:
+    assert outliers([10.0, 10.1, 9.9, 10.2, 30.0]) == [4]
+    assert outliers([10.0, 10.1, 30.0]) == []
+    assert outliers([1.0, 1.0, 1.0, 1.0, 9.0]) == []
+
+
+@pytest.mark.parametrize("wrong", [[], [1.0, float("nan")]])
+def test_no_samples_are_no_number(wrong: list[float]) -> None:
+    with pytest.raises(ValueError):
+        median(wrong)

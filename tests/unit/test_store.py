@@ -1,0 +1,301 @@
+"""The store keeps what it acknowledged, whatever happens to the process, the disk or the file."""
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from adapters.base import BenchError
+from bench.records import RunRecord
+from bench.store import Store, by_run_id, default_folder
+from tests.unit.made_records import made, scenario, small
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "results")
+
+
+def filled(folder: Path, count: int) -> Store:
+    store = Store(folder)
+    for index in range(count):
+        store.append(small(f"run-{index}", index))
+    return store
+
+
+def test_an_appended_record_is_sealed_and_read_back_as_it_was(store: Store) -> None:
+    sealed = store.append(made())
+    assert sealed.sha256 == sealed.content_sha256()
+    assert Store(store.folder).records() == [sealed]
+    assert store.path.read_bytes().count(b"\n") == 1
+
+
+def test_a_store_that_is_not_there_yet_is_empty_and_is_not_made(tmp_path: Path) -> None:
+    assert Store(tmp_path / "none").records() == []
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_run_id_is_stored_once(store: Store) -> None:
+    store.append(small("run-1", 0))
+    with pytest.raises(BenchError, match="run-1 is already stored"):
+        store.append(small("run-1", 1))
+    assert len(Store(store.folder).records()) == 1
+
+
+def test_a_sample_is_answered_once_but_a_void_one_is_repeated(store: Store) -> None:
+    key = scenario("noop", "chain", 3).key
+    store.append(small("run-1", 0, status="void", reason="pressure"))
+    assert store.done("plan") == set()
+    store.append(small("run-2", 0, status="failed"))
+    assert store.done("plan") == {(key, 0)}
+    assert store.tries("plan", key, 0) == 2
+    assert store.tries("plan", key, 1) == 0
+    assert store.done("another plan") == set()
+    with pytest.raises(BenchError, match="already answered by run-2"):
+        store.append(small("run-3", 0))
+
+
+def test_two_stores_on_one_folder_see_each_others_records(store: Store) -> None:
+    other = Store(store.folder)
+    store.append(small("run-1", 0))
+    with pytest.raises(BenchError, match="already answered"):
+        other.append(small("run-2", 0))
+    other.append(small("run-2", 1))
+    store.append(small("run-3", 2))
+    assert [r.run_id for r in store.records()] == ["run-1", "run-2", "run-3"]
+    assert store.verify() == []
+
+
+@pytest.fixture(scope="module")
+def three(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    return filled(tmp_path_factory.mktemp("three"), 3).path.read_bytes()
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data())
+def test_a_kill_at_any_byte_loses_nothing_acknowledged(
+    three: bytes, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    cut = data.draw(st.integers(0, len(three)))
+    folder = tmp_path_factory.mktemp("cut")
+    (folder / "runs.jsonl").write_bytes(three[:cut])
+    store = Store(folder)
+    whole = three[:cut].count(b"\n")
+    torn = three[:cut].rpartition(b"\n")[2]
+    assert [r.run_id for r in store.records()] == [f"run-{i}" for i in range(whole)]
+    aside = sorted(folder.glob("runs.torn-*.jsonl"))
+    assert [path.read_bytes() for path in aside] == ([torn] if torn else [])
+    assert len(store.notices) == bool(torn)
+    store.append(small("again", 99))
+    assert store.verify() == []
+    assert Store(folder).notices == []
+
+
+def test_torn_lines_are_kept_apart_from_each_other(tmp_path: Path) -> None:
+    for number in (1, 2):
+        store = filled(tmp_path, 1) if number == 1 else Store(tmp_path)
+        with store.path.open("ab") as file:
+            file.write(b"torn %d" % number)
+        Store(tmp_path)
+    assert (tmp_path / "runs.torn-1.jsonl").read_bytes() == b"torn 1"
+    assert (tmp_path / "runs.torn-2.jsonl").read_bytes() == b"torn 2"
+
+
+def test_a_last_line_that_is_not_json_is_torn_even_with_a_newline(tmp_path: Path) -> None:
+    store = filled(tmp_path, 2)
+    with store.path.open("ab") as file:
+        file.write(b"\0\0\0\0\n")
+    again = Store(tmp_path)
+    assert len(again.records()) == 2
+    assert "torn by a crash" in again.notices[0]
+    assert (tmp_path / "runs.torn-1.jsonl").read_bytes() == b"\0\0\0\0\n"
+
+
+def test_damage_in_the_middle_is_an_error_that_says_what_to_type(tmp_path: Path) -> None:
+    store = filled(tmp_path, 3)
+    lines = store.path.read_bytes().split(b"\n")
+    lines[1] = lines[1][:-5]
+    damaged = b"\n".join(lines)
+    store.path.write_bytes(damaged)
+    with pytest.raises(BenchError) as caught:
+        Store(tmp_path)
+    assert "line 2" in caught.value.message
+    assert store.path.read_bytes() == damaged
+    assert list(tmp_path.glob("runs.torn-*")) == []
+    subprocess.run(caught.value.remedy.partition(": ")[2], shell=True, check=True)
+    assert [r.run_id for r in Store(tmp_path).records()] == ["run-0", "run-2"]
+    assert (tmp_path / "runs.damaged-2.jsonl").read_bytes().rstrip(b"\n") == lines[1]
+
+
+def test_a_record_of_another_version_is_an_error_not_a_torn_line(tmp_path: Path) -> None:
+    store = filled(tmp_path, 1)
+    body = {**json.loads(store.path.read_text()), "schema_version": 2}
+    store.path.write_text(json.dumps(body) + "\n")
+    with pytest.raises(BenchError, match=r"line 1 .* schema_version"):
+        Store(tmp_path)
+
+
+@settings(max_examples=150, deadline=None)
+@given(position=st.integers(min_value=0), change=st.integers(1, 255))
+def test_verify_finds_any_changed_byte(
+    three: bytes, position: int, change: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("changed")
+    data = bytearray(three)
+    data[position % len(data)] ^= change
+    (folder / "runs.jsonl").write_bytes(data)
+    from bench.store import verify
+
+    assert verify(folder)
+
+
+def test_verify_finds_doubled_samples_and_torn_tails(tmp_path: Path) -> None:
+    store = filled(tmp_path, 1)
+    line = store.path.read_bytes()
+    store.path.write_bytes(line + line + line[:10])
+    found = [str(problem) for problem in store.verify()]
+    assert found == [
+        "line 2 (run-0): same run id as line 1",
+        "line 2 (run-0): same sample as line 1",
+        "line 3: torn: no newline at its end",
+    ]
+
+
+def test_a_second_run_on_the_folder_is_refused_by_the_pid_that_holds_it(tmp_path: Path) -> None:
+    code = """
+import pathlib, sys
+from bench.store import Store
+with Store.locked(pathlib.Path(sys.argv[1])):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(BenchError, match=f"process {holder.pid}"), Store.locked(tmp_path):
+        pass
+    # Reading is free all the while, and a killed holder leaves nothing to clean up.
+    assert Store(tmp_path).records() == []
+    holder.kill()
+    holder.wait()
+    holder.stdout.close()
+    with Store.locked(tmp_path) as store:
+        store.append(small("run-1"))
+
+
+@pytest.mark.parametrize("wrote", [0, 40, None], ids=["nothing", "a part", "all, but fsync fails"])
+def test_a_full_disk_leaves_no_part_of_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wrote: int | None
+) -> None:
+    store = filled(tmp_path, 2)
+    before = store.path.read_bytes()
+    real_write = os.write
+
+    def write(handle: int, data: bytes) -> int:
+        if wrote == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return real_write(handle, data[:wrote])
+
+    def fsync(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("bench.store.os.write", write)
+    if wrote is None:
+        monkeypatch.setattr("bench.store.os.fsync", fsync)
+    with pytest.raises(BenchError, match="No space left") as caught:
+        store.append(small("run-9", 9))
+    assert "2 records" in caught.value.kept
+    assert "resumes" in caught.value.remedy
+    monkeypatch.undo()
+    assert store.path.read_bytes() == before
+    store.append(small("run-9", 9))
+    assert len(Store(tmp_path).records()) == 3
+
+
+def test_a_really_full_disk(tmp_path: Path) -> None:
+    """A file size limit is the nearest thing to a full disk that needs no mount: the kernel cuts the write."""
+    code = """
+import pathlib, resource, signal, sys
+sys.path.insert(0, sys.argv[2])
+from tests.unit.made_records import small
+from adapters.base import BenchError
+from bench.store import Store
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+store = Store(pathlib.Path(sys.argv[1]))
+store.append(small("run-0", 0))
+size = store.path.stat().st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 100, size + 100))
+try:
+    store.append(small("run-1", 1))
+except BenchError as error:
+    print(error.kept)
+print(store.path.stat().st_size == size)
+"""
+    here = str(Path(__file__).parents[2])
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path), here], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[0].startswith("the 1 records before it")
+    assert done.stdout.splitlines()[1] == "True"
+    assert [r.run_id for r in Store(tmp_path).records()] == ["run-0"]
+
+
+@pytest.mark.parametrize("value", [float("nan"), "lone \ud800 surrogate", object()])
+def test_what_json_does_not_know_is_refused_before_anything_is_written(store: Store, value: object) -> None:
+    record = small("run-1").model_copy(update={"ledger": ({"data": value},)})
+    with pytest.raises(BenchError, match="cannot be stored as JSON"):
+        store.append(record)
+    assert not store.path.exists()
+
+
+def test_line_separators_inside_text_are_no_line_ends(store: Store) -> None:
+    store.append(small("run-1", reason="one\u2028two\x85three\nfour \U0001f4da"))
+    assert Store(store.folder).records()[0].reason == "one\u2028two\x85three\nfour \U0001f4da"
+    assert store.verify() == []
+
+
+def test_a_stored_integer_stays_an_integer(store: Store) -> None:
+    of = scenario("noop", "chain", 3, parameters={"fibo": 10, "sleep_seconds": 0.0, "k": "5"})
+    sealed = store.append(made(of))
+    stored = Store(store.folder).records()[0].scenario.parameters
+    assert {k: repr(v) for k, v in stored.items()} == {k: repr(v) for k, v in of.parameters.items()}
+    assert sealed.scenario.key == of.key
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_only_be_read_is_read(tmp_path: Path) -> None:
+    filled(tmp_path, 1).path.chmod(0o444)
+    assert len(Store(tmp_path).records()) == 1
+
+
+def test_ten_thousand_records_load(tmp_path: Path) -> None:
+    line = RunRecord.model_validate(small("run").sealed()).model_dump_json()
+    with (tmp_path / "runs.jsonl").open("w") as file:
+        for index in range(10_000):
+            changed = line.replace('"run_id":"run"', f'"run_id":"run-{index}"')
+            file.write(changed.replace('"index":0', f'"index":{index}') + "\n")
+    assert len(Store(tmp_path).done("plan")) == 10_000
+
+
+def test_a_run_is_found_by_the_beginning_of_its_id() -> None:
+    records = [small("run-1", 0), small("run-12", 1), small("other", 2)]
+    assert by_run_id(records, "run-1").run_id == "run-1"
+    assert by_run_id(records, "oth").run_id == "other"
+    for wrong, message in (("run", "2 runs begin with"), ("x", "no run 'x'")):
+        with pytest.raises(BenchError, match=message):
+            by_run_id(records, wrong)
+
+
+def test_the_default_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_HOME", "/somewhere")
+    assert default_folder() == Path("/somewhere/results")
+    monkeypatch.delenv("BENCH_HOME")
+    assert default_folder().parts[-2:] == (".bench", "results")
