@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -71,6 +72,8 @@ def _shown() -> Iterator[Callable[[cluster.Progress], None]]:
     """Progress goes to standard error, so that standard output is the result alone."""
     console = Console(stderr=True)
     progress = _Progress(console)
+    # A polite kill is an interruption too: the commands under way are ended and what is finished is kept.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     if not console.is_terminal:
         yield progress
         return

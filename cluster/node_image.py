@@ -59,6 +59,7 @@ def build(
     tag = f"bench.local/node:{digest_text(repr(inputs))[:16]}"
 
     def fill(log: Log) -> Outputs:
+        _check_names(log, kubernetes / "kubeadm", set(control_plane))
         _import(log, docker, bare, control_plane, tag)
         size = docker.image_bytes(tag)
         return {"tag": tag, "id": str(docker.image_id(tag)), "summary": f"{size / 1e6:.0f} MB"}
@@ -67,6 +68,13 @@ def build(
         "image-node", inputs, fill, lambda out: docker.image_id(out.get("tag", "")) == out.get("id")
     )
     return outputs["tag"]
+
+
+def _check_names(log: Log, kubeadm: Path, made: set[str]) -> None:
+    """An image under another name than kubeadm's shows only as a cluster that never starts: look before."""
+    wanted = log.output([kubeadm, "config", "images", "list", "--kubernetes-version", pins.KUBERNETES])
+    if missing := set(wanted.split()) - made:
+        raise CommandFailed(f"kubeadm asks for {', '.join(sorted(missing))}, which cluster/pins.py does not name")
 
 
 def _import(log: Log, docker: Docker, bare: str, images: dict[str, str], tag: str) -> None:

@@ -7,7 +7,7 @@ NODE_NAME = "bench-control-plane"
 
 KUBERNETES = "v1.34.4"
 KIND = "v0.33.0"
-ETCD = "v3.6.4"
+ETCD = "v3.6.5"
 COREDNS = "v1.12.1"
 PAUSE = "3.10.1"
 ARGO = "v3.7.3"
@@ -25,7 +25,7 @@ CONTROL_PLANE_IMAGES = {
     "kube-proxy": f"registry.k8s.io/kube-proxy:{KUBERNETES}",
     "coredns": f"registry.k8s.io/coredns/coredns:{COREDNS}",
     "pause": f"registry.k8s.io/pause:{PAUSE}",
-    "etcd": f"registry.k8s.io/etcd:{ETCD}-0",
+    "etcd": f"registry.k8s.io/etcd:{ETCD.removeprefix('v')}-0",
 }
 
 # Public images of pull mode. The probe is the smallest image there is a use for.

@@ -101,6 +101,11 @@ class Log:
             process.kill()
             process.wait()
             raise CommandFailed(f"`{command[0]}` took more than {timeout:.0f} s") from None
+        except BaseException:
+            # Ctrl-C reaches a terminal's whole process group, but a signal may also be meant for us alone.
+            process.terminate()
+            process.wait(10)
+            raise
         finally:
             self.stage.forget(process)
         if process.returncode:
