@@ -32,6 +32,8 @@ from bench.store import Store
 from core.config import PipelineConfig, load_config
 
 CONTROLS = ("pods", "noop")
+PLAIN_WIDTH = 120
+"""Columns where the output is a file or a pipe."""
 SIZED = ("chain", "fanout")
 SIZES = {"pipeline": len(PIPELINE), "sweep": 15}
 
@@ -64,7 +66,9 @@ def run(options: Options) -> None:
     Raises `BadInput` for what cannot be, `BenchError` for what failed; exits with 130 when interrupted and
     with 1 when a run did not succeed.
     """
-    console = Console(stderr=True, highlight=False) if options.as_json else Console(highlight=False)
+    stream = sys.stderr if options.as_json else sys.stdout
+    width = None if stream.isatty() else PLAIN_WIDTH
+    console = Console(file=stream, highlight=False, soft_wrap=True, width=width)
     target, why = choose_target(options.target)
     wanted = scenarios(options, target)
     with Store.locked(options.results) as store:
@@ -84,7 +88,9 @@ def run(options: Options) -> None:
         sys.stdout.write("\n")
     else:
         show(everything, console)
-    if any(record.status in ("failed", "timeout") for record in records):
+    asked = [record for record in records if record.scenario.orchestrator in options.orchestrators]
+    bad = any(record.status in ("failed", "timeout") for record in records)
+    if bad or any(record.status == "unsupported" for record in asked):
         raise SystemExit(1)
 
 
@@ -147,10 +153,10 @@ def scenarios(options: Options, target: Target) -> list[Scenario]:
                 )
                 for configuration in chosen or known
             ]
-    unknown = set(options.configurations) - {scenario.configuration for scenario in found}
-    if unknown:
+    known_anywhere = {c.name: None for adapter in loaded.values() for c in adapter.configurations()}
+    if unknown := [name for name in options.configurations if name not in known_anywhere]:
         raise BadInput(
-            f"unknown configuration '{', '.join(sorted(unknown))}'", "bench orchestrators lists them"
+            f"unknown configuration '{', '.join(unknown)}'", f"one of: {', '.join(known_anywhere)}"
         )
     return found
 

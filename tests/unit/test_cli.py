@@ -1,0 +1,98 @@
+"""The `bench` command as a user meets it: bad input, interruption, two at once. Real processes, the no-op adapter."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from bench.store import Store
+
+BENCH = [sys.executable, "-m", "bench"]
+NOOP = ["run", "-o", "noop", "--target", "local"]
+
+
+def bench(*words: str, check: int | None = None) -> "subprocess.CompletedProcess[str]":
+    done = subprocess.run([*BENCH, *words], capture_output=True, text=True, timeout=120)
+    assert "Traceback" not in done.stderr
+    assert check is None or done.returncode == check, done.stderr
+    return done
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["run", "-o", "argoo", "--target", "local"], "one of: argo, noop, pods"),
+        (["run", "-o", "noop", "--target", "moon"], "one of: local, kind, k8s"),
+        ([*NOOP, "-w", "pipelin"], "one of: pipeline, chain, fanout, sweep"),
+        ([*NOOP, "-c", "tunned"], "one of: default"),
+        ([*NOOP, "--set", "k"], "--set takes KEY=VALUE"),
+        ([*NOOP, "--set", "kk=3"], "--set takes: dataset_uri"),
+        ([*NOOP, "--set", "k=many"], "k:"),
+        ([*NOOP, "--variant", "tape"], "one of: s3, volume"),
+        ([*NOOP, "--n", "0"], "--n"),
+    ],
+)
+def test_bad_input(words: list[str], says: str, tmp_path: Path) -> None:
+    done = bench(*words, "--results", str(tmp_path / "results"), check=2)
+    assert says in done.stderr
+    assert not (tmp_path / "results").exists(), "nothing may be written for a request that cannot be"
+
+
+def test_json_on_stdout_progress_on_stderr(tmp_path: Path) -> None:
+    done = bench(*NOOP, "--n", "2", "--json", "--results", str(tmp_path), check=0)
+    rows = json.loads(done.stdout)
+    assert [row["status"] for row in rows] == ["succeeded", "succeeded"]
+    assert "plan" in done.stderr
+
+
+def test_unsupported_is_a_row_and_an_error(tmp_path: Path) -> None:
+    words = ["run", "-o", "argo", "--target", "local", "--n", "1", "--no-controls"]
+    done = bench(*words, "--results", str(tmp_path), check=1)
+    assert "Kubernetes controller" in done.stdout + done.stderr
+    assert {record.status for record in Store(tmp_path).records()} == {"unsupported"}
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_goes_on(sent: signal.Signals, tmp_path: Path) -> None:
+    words = [*NOOP, "--n", "3", "--set", "sleep_seconds=1", "--results", str(tmp_path)]
+    process = subprocess.Popen([*BENCH, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("1/3"):
+            process.send_signal(sent)
+            break
+    rest, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in errors
+    assert "the same command goes on" in rest
+    done = bench(*words, check=0)
+    assert "goes on with the" in done.stdout
+    records = Store(tmp_path).records()
+    assert sorted(r.sample.index for r in records if r.status == "succeeded") == [0, 1, 2]
+    assert len({r.sample.plan_id for r in records}) == 1
+
+
+def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
+    with Store.locked(tmp_path):
+        done = bench(*NOOP, "--n", "1", "--results", str(tmp_path), check=1)
+    assert "another run is writing" in done.stderr
+    assert str(os.getpid()) in done.stderr
+
+
+def test_a_results_folder_that_cannot_be_written() -> None:
+    done = bench(*NOOP, "--n", "1", "--results", "/proc/results", check=1)
+    assert "error:" in done.stderr and "next:" in done.stderr
+
+
+def test_report_without_results(tmp_path: Path) -> None:
+    done = bench("report", "--results", str(tmp_path), check=1)
+    assert "bench run" in done.stderr
+
+
+def test_help_has_examples() -> None:
+    text = bench("run", "--help", check=0).stdout
+    assert "bench run --orchestrator argo" in text
