@@ -31,6 +31,8 @@ HOPELESS = {
     "InvalidImageName",
     "CreateContainerConfigError",
 }
+# Once or twice is a service that came up before the database it needs.
+MANY_RESTARTS = 4
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,10 @@ def _hopeless(api: client.ApiClient, namespace: str) -> Iterator[str]:
         status = pod.status
         for container in (status.init_container_statuses or []) + (status.container_statuses or []):
             waiting = container.state.waiting if container.state else None
-            if waiting is not None and waiting.reason in HOPELESS:
+            crashing = waiting is not None and waiting.reason == "CrashLoopBackOff"
+            if waiting is not None and (
+                waiting.reason in HOPELESS or (crashing and container.restart_count >= MANY_RESTARTS)
+            ):
                 yield f"{pod.metadata.name}: {waiting.reason}"
 
 
