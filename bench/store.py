@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import fcntl
+import gc
 import hashlib
 import json
 import os
@@ -10,12 +11,12 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from adapters.base import BenchError
-from bench.records import RunRecord
+from bench.records import RecordStatus, RunRecord, Sample
 
 FILE = "runs.jsonl"
 LOCK = "runs.lock"
@@ -64,7 +65,8 @@ class Store:
     def _forget(self) -> None:
         self._inode = -1
         self._offset = 0
-        self._records: list[RunRecord] = []
+        self._spans: list[tuple[int, int]] = []
+        self._parsed: list[RunRecord] = []
         self._run_ids: set[str] = set()
         self._answered: dict[tuple[str, str, int], str] = {}
         self._tries: Counter[tuple[str, str, int]] = Counter()
@@ -114,21 +116,36 @@ class Store:
                 self._catch_up(handle)
                 self._refuse_duplicates(sealed)
                 self._write(handle, line)
-                self._index(sealed)
-                self._offset += len(line)
+                self._index(sealed, len(line))
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise BenchError(
                 f"cannot store run {record.run_id} in {self.path}: {error.strerror or error}",
                 ("free some space" if full else "mend that")
                 + ", then start the same command again: it resumes",
-                f"the {len(self._records)} records before it in {self.path}; this run is not among them",
+                f"the {len(self._spans)} records before it in {self.path}; this run is not among them",
             ) from error
         return sealed
 
     def records(self) -> list[RunRecord]:
-        """All records, in the order they were stored."""
-        return list(self._records)
+        """All records, in the order they were stored. Opening reads only their heads; this reads the rest.
+
+        Raises:
+            BenchError: if a line is no valid record, naming it.
+        """
+        unread = self._spans[len(self._parsed) :]
+        if unread:
+            with _explained(self.path, "the file as it is"):
+                data = self.path.read_bytes() if len(unread) > 1 else b""
+                handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                with _no_collection():
+                    for start, end in unread:
+                        line = data[start:end] if data else _read(handle, start, end)
+                        self._parsed.append(_parse(RunRecord, self.path, line, len(self._parsed) + 1))
+            finally:
+                os.close(handle)
+        return list(self._parsed)
 
     def done(self, plan_id: str) -> set[tuple[str, int]]:
         """(scenario key, index) of the plan's samples that need no further run: all but void ones."""
@@ -179,9 +196,9 @@ class Store:
         *lines, tail = added.split(b"\n")
         if not tail and lines and not _is_json(lines[-1]):
             tail = lines.pop() + b"\n"
-        for line in lines:
-            self._index(_parse(self.path, line, len(self._records) + 1))
-            self._offset += len(line) + 1
+        with _no_collection():
+            for line in lines:
+                self._index(_parse(_Head, self.path, line, len(self._spans) + 1), len(line) + 1)
         if tail:
             self._set_aside(handle, tail)
 
@@ -203,9 +220,11 @@ class Store:
             return
         self.notices.append(f"{what}; moved to {aside}; that run was not acknowledged and is repeated")
 
-    def _index(self, record: RunRecord) -> None:
+    def _index(self, record: "RunRecord | _Head", length: int) -> None:
+        """Take note of a record whose line, newline included, is `length` bytes long and comes next."""
         key = (record.sample.plan_id, record.sample.scenario, record.sample.index)
-        self._records.append(record)
+        self._spans.append((self._offset, self._offset + length - 1))
+        self._offset += length
         self._run_ids.add(record.run_id)
         self._tries[key] += 1
         if record.status != "void":
@@ -314,9 +333,33 @@ def _line(record: RunRecord) -> tuple[RunRecord, bytes]:
         ) from error
 
 
-def _parse(path: Path, line: bytes, number: int) -> RunRecord:
+class _Head(BaseModel):
+    """What the store itself needs of a record. The rest of the line is still checked to be JSON."""
+
+    schema_version: Literal[1]
+    sample: Sample
+    run_id: str
+    status: RecordStatus
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Many objects are made and none is garbage: looking for some takes a third of the time."""
+    was = gc.isenabled()
+    gc.disable()
     try:
-        return RunRecord.model_validate_json(line)
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def _parse(model: type[Model], path: Path, line: bytes, number: int) -> Model:
+    try:
+        return model.model_validate_json(line)
     except ValidationError as error:
         aside = path.with_name(f"runs.damaged-{number}.jsonl")
         raise BenchError(
