@@ -235,21 +235,17 @@ class Kube:
     def service_get(self, namespace: str, service: str, path: str, query: Mapping[str, str]) -> str:
         """GET from a Service through the API server's proxy; `service` as in `http:ledger:8080`."""
         with explained(f"reading {service} in {namespace}"):
-            answer = self.api.call_api(
-                f"/api/v1/namespaces/{namespace}/services/{service}/proxy/{path}",
+            request = self.api.param_serialize(
                 "GET",
+                f"/api/v1/namespaces/{namespace}/services/{service}/proxy/{path}",
                 query_params=list(query.items()),
                 auth_settings=["BearerToken"],
-                _preload_content=False,
-                _request_timeout=30,
             )
-            return _body(answer)
-
-
-def _body(answer: Any) -> str:
-    response = answer[0] if isinstance(answer, tuple) else answer
-    data = response.data
-    return data.decode() if isinstance(data, bytes) else str(data)
+            answer = self.api.call_api(*request, _request_timeout=30)
+            body = answer.read()
+            if not 200 <= answer.status < 300:
+                raise ApiException(status=answer.status, reason=answer.reason, body=body)
+        return body.decode()
 
 
 def read_documents(text: str) -> list[Document]:
