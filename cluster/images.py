@@ -181,7 +181,8 @@ def requirements(stages: Stages, extra: str = "") -> str:
     def export(log: Log) -> Outputs:
         command = [uv, "export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate"]
         if extra:
-            command += ["--extra", extra]
+            # The largest of the base set, and no server imports it.
+            command += ["--extra", extra, "--prune", "polars"]
         return {"text": log.output([*command, "--project", PROJECT]) + "\n"}
 
     return stages.run(name, inputs, export)["text"]
@@ -314,3 +315,17 @@ def _matching(digests: Iterable[str], repository: str) -> str:
         if digest.split("@")[0] in (repository, short):
             return digest
     raise ClusterError(f"The registry gave no digest for {repository}.", remedy="pull it by hand and look.")
+
+
+def prune(docker: Docker, keep: Iterable[str]) -> int:
+    """Delete images this package made under other tags than those to `keep`; returns how many.
+
+    Every change of core/ leaves an image behind, every change of the node more than a gigabyte. Images that
+    others put under `bench.local/` are not touched.
+    """
+    kept = set(keep)
+    repositories = {tag.rsplit(":", 1)[0] for tag in kept if tag.startswith("bench.local/")}
+    listed = docker.ask("image", "ls", "--format", "{{.Repository}}:{{.Tag}}", "bench.local/*") or ""
+    stale = [tag for tag in listed.split() if tag.rsplit(":", 1)[0] in repositories and tag not in kept]
+    # Without --force: an image that a container uses stays.
+    return sum(docker.ask("image", "rm", tag) is not None for tag in stale)

@@ -28,6 +28,7 @@ def create(
     made from something else is deleted first, and the user is told.
     """
     where = stages.where
+    refuse_foreign(docker, where)
     config = render(
         NODE / "kind.yaml",
         name=pins.CLUSTER_NAME,
@@ -249,6 +250,22 @@ def _resolver_file(where: Paths) -> Path:
     if not path.is_file() or path.read_text() != text:
         write_atomic(path, text)
     return path
+
+
+def refuse_foreign(docker: Docker, where: Paths) -> None:
+    """ClusterError when the cluster of this name was made from another state folder: it is not ours to delete.
+
+    The node mounts a file of the state folder that made it, which tells them apart even after a killed `up`.
+    """
+    sources = docker.ask("inspect", "--format", "{{range .Mounts}}{{println .Source}}{{end}}", pins.NODE_NAME)
+    resolvers = [Path(line) for line in (sources or "").splitlines() if line.endswith("/pod-resolv.conf")]
+    if resolvers and resolvers[0].parent != where.root:
+        owner = resolvers[0].parent.parent
+        raise ClusterError(
+            f"A cluster named {pins.CLUSTER_NAME} is there already, made from the state folder {owner}.",
+            kept="that cluster and its data.",
+            remedy=f"BENCH_HOME={owner} bench cluster down, if you no longer need it.",
+        )
 
 
 def require_node(docker: Docker) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -80,7 +81,16 @@ def _up(stages: Stages, mode: ImagesMode) -> ClusterInfo:
     )
     services.deploy(stages, info, node)
     write_atomic(where.info, info.to_json() + "\n")
+    images.prune(docker, {*tags.values(), node_tag, *_stamped_tags(where)})
     return info
+
+
+def _stamped_tags(where: Paths) -> set[str]:
+    """Tags that stages still vouch for: the bases and control-plane images under what is deployed."""
+    tags = set()
+    for stamp in where.stages.glob("image-*.json"):
+        tags.add(str(json.loads(stamp.read_text())["outputs"].get("tag", "")))
+    return tags
 
 
 def _repository(origin: Origin, key: str) -> str:
@@ -153,8 +163,10 @@ def _origin(stages: Stages, docker: Docker, mode: ImagesMode) -> Origin:
 
 
 def registry_answers(docker: Docker) -> bool:
-    """Whether the engine can pull from a public registry: decided by pulling one small image."""
-    # Under a name of its own an image of ours is no proof; a digestless name that is here already would be.
+    """Whether the engine can pull from a public registry: decided by trying, with one small image.
+
+    A pull asks the registry even when an image of that name is here already, as it is after a build.
+    """
     pulled = docker.ask("pull", "--quiet", pins.PULL_PROBE, timeout=pins.PULL_PROBE_SECONDS)
     return pulled is not None
 
@@ -238,6 +250,7 @@ def _delete(stages: Stages, docker: Docker, where: Paths) -> None:
     if kind_cluster.node_state(docker) == "absent":
         stages.note("cluster", "none is there")
         return
+    kind_cluster.refuse_foreign(docker, where)
     kind = where.bin / "kind" / "kind"
     if not kind.is_file():
         raise ClusterError(

@@ -74,7 +74,9 @@ def _check_names(log: Log, kubeadm: Path, made: set[str]) -> None:
     """An image under another name than kubeadm's shows only as a cluster that never starts: look before."""
     wanted = log.output([kubeadm, "config", "images", "list", "--kubernetes-version", pins.KUBERNETES])
     if missing := set(wanted.split()) - made:
-        raise CommandFailed(f"kubeadm asks for {', '.join(sorted(missing))}, which cluster/pins.py does not name")
+        raise CommandFailed(
+            f"kubeadm asks for {', '.join(sorted(missing))}, which cluster/pins.py does not name"
+        )
 
 
 def _import(log: Log, docker: Docker, bare: str, images: dict[str, str], tag: str) -> None:
@@ -143,7 +145,7 @@ def _wait_for_containerd(ctr: list[str], env: dict[str, str]) -> None:
 
 def pipe(log: Log, docker: Docker, source: list[str], sink: list[str]) -> None:
     """Run `source | sink`, both checked: a pipe that only looks at its last command hides half of the failures."""
-    log.note(f"$ {' '.join(source)} | {' '.join(sink)}")
+    log.note(f"$ {' '.join(source)} |")
     env = docker.env()
     first = log.stage.spawn(
         source, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log.stream, env=env

@@ -1,0 +1,184 @@
+"""What the host withholds is noticed, and its certificates never end up in an image."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from cluster import engine, host, images, kind_cluster, lifecycle, pins, state
+from cluster.engine import Docker
+from cluster.errors import ClusterError
+from cluster.gobuild import ARGO, COREDNS, ETCD, KIND, KUBERNETES, VERSITYGW
+from cluster.state import DATA, ClusterInfo, Paths
+
+DOCKER = Docker(Path("/usr/bin/docker"))
+
+
+@pytest.mark.parametrize(
+    ("bounding", "granted"),
+    [("000001fffeffffff", False), ("000001ffffffffff", True), ("0000000001000000", True)],
+)
+def test_the_missing_capability_is_read_from_the_bounding_set(
+    tmp_path: Path, bounding: str, granted: bool
+) -> None:
+    status = tmp_path / "status"
+    status.write_text(f"CapEff:\t0000000000000000\nCapBnd:\t{bounding}\n")
+    assert host.grants_sys_resource(status) is granted
+
+
+def test_hosts_without_proc_are_not_suspected(tmp_path: Path) -> None:
+    assert host.grants_sys_resource(tmp_path / "absent") is True
+
+
+def test_the_certificate_bundle_is_the_first_that_exists(tmp_path: Path) -> None:
+    bundle = tmp_path / "ca.crt"
+    bundle.write_text("certificate")
+    environment = {"SSL_CERT_FILE": str(tmp_path / "absent"), "REQUESTS_CA_BUNDLE": str(bundle)}
+    assert host.ca_bundle(environment) == bundle
+    assert host.ca_bundle({}) is None
+
+
+def test_the_bundle_is_a_secret_and_never_an_argument(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = tmp_path / "ca.crt"
+    bundle.write_text("certificate")
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    command = images.build_command(DOCKER, Path("Dockerfile"), tmp_path, "tag:1", {"BASE": "debian"}, "")
+    assert command[command.index("--secret") + 1] == f"id=ca,src={bundle}"
+    assert not any(str(bundle) in part for part in command if not part.startswith("id=ca"))
+    for name in ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "PIP_CERT", "CURL_CA_BUNDLE"):
+        monkeypatch.delenv(name, raising=False)
+    assert "--secret" not in images.build_command(DOCKER, Path("Dockerfile"), tmp_path, "tag:1", {}, "")
+
+
+def test_no_dockerfile_copies_the_secret() -> None:
+    for dockerfile in DATA.rglob("Dockerfile"):
+        for line in dockerfile.read_text().splitlines():
+            if "/run/secrets/ca" in line:
+                assert line.strip().startswith("if [ -s /run/secrets/ca ]; then export")
+
+
+def test_pods_get_no_resolver_they_cannot_reach(tmp_path: Path) -> None:
+    resolver = tmp_path / "resolv.conf"
+    resolver.write_text("nameserver 127.0.0.53\nnameserver 10.1.2.3\nnameserver ::1\nsearch example.org\n")
+    assert host.nameservers(resolver) == ["10.1.2.3"]
+    assert host.nameservers(tmp_path / "absent") == []
+
+
+def test_pins_agree_with_the_go_modules() -> None:
+    wanted = [
+        (KIND, f"sigs.k8s.io/kind {pins.KIND}"),
+        (KUBERNETES, f"k8s.io/kubernetes {pins.KUBERNETES}"),
+        (ETCD, f"go.etcd.io/etcd/server/v3 {pins.ETCD}"),
+        (COREDNS, f"github.com/coredns/coredns {pins.COREDNS}"),
+        (ARGO, f"github.com/argoproj/argo-workflows/v3 {pins.ARGO}"),
+        (VERSITYGW, f"github.com/versity/versitygw {pins.VERSITYGW}"),
+    ]
+    for family, line in wanted:
+        assert line in (family.folder / "go.mod").read_text(), family.name
+
+
+def test_an_error_says_what_happened_what_is_kept_and_what_to_type() -> None:
+    error = ClusterError("It broke.", kept="the images.", remedy="bench cluster up")
+    assert str(error).splitlines() == ["It broke.", "kept: the images.", "next: bench cluster up"]
+    assert str(ClusterError("It broke.")) == "It broke."
+
+
+def test_info_survives_a_round_trip(tmp_path: Path) -> None:
+    info = ClusterInfo(
+        name="bench",
+        kubeconfig=tmp_path / "kubeconfig",
+        kubernetes_version=pins.KUBERNETES,
+        kind_version=pins.KIND,
+        origin="build",
+        oci_wrapper=True,
+        images={"step": "bench.local/step@sha256:0"},
+    )
+    assert ClusterInfo.from_json(info.to_json()) == info
+
+
+def test_asking_for_a_cluster_that_is_not_there_says_how_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path))
+    with pytest.raises(ClusterError, match="no cluster") as raised:
+        lifecycle.info()
+    assert raised.value.remedy == "`bench cluster up`"
+    state.paths().root.mkdir()
+    state.paths().info.write_text("{}")
+    with pytest.raises(ClusterError, match="cannot be read"):
+        lifecycle.info()
+
+
+def test_a_process_id_that_somebody_else_has_now_is_not_our_engine(tmp_path: Path) -> None:
+    where = Paths(tmp_path)
+    engine.pid_file(where).write_text(json.dumps({"pid": os.getpid()}))
+    assert engine.owned_pid(where) is None
+    assert engine.stop(where) is False
+
+
+def test_a_cluster_of_another_state_folder_is_not_touched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine, other = Paths(tmp_path / "mine" / "cluster"), Paths(tmp_path / "other" / "cluster")
+    answer = f"/var/lib/docker/volumes/x/_data\n{other.root}/pod-resolv.conf\n"
+    monkeypatch.setattr(Docker, "ask", lambda self, *arguments, timeout=30: answer)
+    kind_cluster.refuse_foreign(DOCKER, other)
+    with pytest.raises(ClusterError, match="made from the state folder"):
+        kind_cluster.refuse_foreign(DOCKER, mine)
+
+
+def test_image_names_are_written_as_containerd_writes_them() -> None:
+    assert lifecycle._qualified("tool") == "docker.io/library/tool"
+    assert lifecycle._qualified("team/tool") == "docker.io/team/tool"
+    assert lifecycle._qualified("bench.local/tool") == "bench.local/tool"
+    assert lifecycle._qualified("localhost/tool") == "localhost/tool"
+
+
+def test_a_missing_package_without_root_names_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "is_root", lambda: False)
+    monkeypatch.setattr(host, "find_program", lambda name: None)
+    with pytest.raises(ClusterError) as raised:
+        host.ensure_packages(None, {"dockerd": "docker.io", "debootstrap": "debootstrap"})  # type: ignore[arg-type]
+    assert raised.value.remedy == "sudo apt-get install --no-install-recommends -y debootstrap docker.io"
+
+
+@pytest.mark.skipif(shutil.which("go") is None, reason="needs Go")
+@pytest.mark.slow
+def test_the_wrapper_relaxes_a_real_specification_and_becomes_the_runtime(tmp_path: Path) -> None:
+    program = tmp_path / "ociwrap"
+    subprocess.run(
+        ["go", "build", "-trimpath", "-o", str(program), "."],
+        cwd=DATA / "ociwrap",
+        check=True,
+        env=os.environ | {"CGO_ENABLED": "0"},
+    )
+    runtime = tmp_path / "runtime"
+    runtime.write_text('#!/bin/sh\necho "$@"\n')
+    runtime.chmod(0o755)
+    bundle = tmp_path / "bundle"
+    bundle.mkdir()
+    process = {
+        "args": ["/sbin/init"],
+        "capabilities": {"bounding": ["CAP_CHOWN", "CAP_SYS_RESOURCE"]},
+        "rlimits": [{"type": "RLIMIT_NOFILE", "hard": 1, "soft": 1}],
+        "oomScoreAdj": -999,
+    }
+    (bundle / "config.json").write_text(json.dumps({"process": process, "hostname": "x"}))
+    (tmp_path / "process").write_text(json.dumps(process))
+    env = os.environ | {"OCIWRAP_RUNTIME": str(runtime)}
+    command = ["--root", "/run/x", "create", "--bundle", str(bundle), "id"]
+    done = subprocess.run([program, *command], env=env, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == command, "every argument reaches the runtime unchanged"
+    subprocess.run([program, "exec", "--process", str(tmp_path / "process"), "id"], env=env, check=True)
+    relaxed = {"args": ["/sbin/init"], "capabilities": {"bounding": ["CAP_CHOWN"]}, "oomScoreAdj": 0}
+    assert json.loads((bundle / "config.json").read_text()) == {"process": relaxed, "hostname": "x"}
+    assert json.loads((tmp_path / "process").read_text()) == relaxed
