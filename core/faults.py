@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -47,22 +48,33 @@ def kill_self() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def memory_limit_bytes() -> int | None:
-    """The tightest memory limit of this process's cgroups (v2), or None."""
-    group = Path("/proc/self/cgroup").read_text(encoding="ascii").strip().splitlines()
-    path = next((line.split("::", 1)[1] for line in group if line.startswith("0::")), "/")
+def memory_limit_bytes(root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """The tightest memory limit of this process's cgroups (v2, or v1's memory controller), or None.
+
+    A limit of the machine's whole memory or more limits nothing.
+    """
+    found = []
+    for line in Path("/proc/self/cgroup").read_text(encoding="ascii").splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            found += _limits(root, path, "memory.max") + _limits(root / "unified", path, "memory.max")
+        elif "memory" in controllers.split(","):
+            found += _limits(root / "memory", path, "memory.limit_in_bytes")
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min((limit for limit in found if limit < machine), default=None)
+
+
+def _limits(top: Path, path: str, file: str) -> list[int]:
+    """The limits from a cgroup up to the top. In a container the path may be the host's, and only the top
+    be there: it is then the container's own."""
+    own = top / path.strip("/")
     limits = []
-    folder = Path("/sys/fs/cgroup") / path.lstrip("/")
-    while True:
-        try:
-            text = (folder / "memory.max").read_text(encoding="ascii").strip()
-            if text != "max":
-                limits.append(int(text))
-        except OSError:
-            pass
-        if folder == Path("/sys/fs/cgroup") or folder == folder.parent:
-            return min(limits, default=None)
-        folder = folder.parent
+    for folder in (own, *own.parents):
+        with contextlib.suppress(OSError, ValueError):  # no such file, or the word "max"
+            limits.append(int((folder / file).read_text(encoding="ascii")))
+        if folder == top:
+            break
+    return limits
 
 
 def _use_all_memory() -> None:

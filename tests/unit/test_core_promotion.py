@@ -12,6 +12,8 @@ import httpx
 import pytest
 
 from core import artifacts, promotion, recommender
+from core.entry import run_step
+from core.errors import BenchError
 from core.promotion import Serving
 from core.registry import TAG_INTENT, MlflowRegistry, ModelVersion, Registration
 from core.train import Checkpoints, train
@@ -52,19 +54,25 @@ class Shop:
         champion = self.registry.champion(NAME)
         return champion.version if champion else ""
 
-    def promote(self, server: Server, run_id: str, config: Mapping[str, object] | None = None, step: str = "promote",
-                *more: str) -> tuple[int, str]:  # fmt: skip
-        """Run the step as a process. Returns exit code and stderr."""
-        done = self.home.step(
-            step,
-            "--run-id",
-            run_id,
-            "--config",
-            json.dumps(config or {}),
-            *more,
-            BENCH_SERVING_URI=server.url,
-        )
-        return done.returncode, done.stderr
+    def promote(
+        self,
+        server: Server,
+        run_id: str,
+        config: Mapping[str, object] | None = None,
+        step: str = "promote",
+        **inputs: str,
+    ) -> tuple[int, str]:
+        """Run the step: as a process if it may be killed, else in this one. Returns exit code and error."""
+        if config and "fault" in config:
+            call = (step, "--run-id", run_id, "--config", json.dumps(config))
+            done = self.home.step(*call, BENCH_SERVING_URI=server.url)
+            return done.returncode, done.stderr
+        settings = replace(self.home.settings, serving_uri=server.url)
+        try:
+            run_step(step, run_id=run_id, config=config or {}, inputs=inputs, settings=settings)
+        except BenchError as error:
+            return error.exit_code, str(error)
+        return 0, ""
 
 
 @pytest.fixture(scope="module")
@@ -224,7 +232,7 @@ def test_rollback_to_a_version_never_promoted_is_refused(shop: Shop, server: Ser
     shop.register("r1", seed=1)
     shop.promote(server, "r1")
     shop.register("r2", seed=2)
-    code, errors = shop.promote(server, "undo", None, "rollback", "--input", "model_version=2")
+    code, errors = shop.promote(server, "undo", None, "rollback", model_version="2")
     assert code == 1
     assert "never promoted" in errors
     assert shop.served(server) == "1"
