@@ -101,10 +101,10 @@ class Kube:
                     self._established(document)
 
     def _established(self, crd: Document) -> None:
-        resource = self._resource(crd)
         name = crd["metadata"]["name"]
-        for event in resource.watch(name=name, timeout=30):
-            conditions = event["raw_object"].get("status", {}).get("conditions", [])
+        definitions = client.ApiextensionsV1Api(self.api).list_custom_resource_definition
+        for _, found in self.follow(definitions, name, 30):
+            conditions = found.get("status", {}).get("conditions") or []
             if any(c["type"] == "Established" and c["status"] == "True" for c in conditions):
                 return
         raise BenchError(f"the resource type {name} was not established within 30 s", "bench cluster status")
@@ -180,7 +180,7 @@ class Kube:
         return "\n".join(lines)
 
     def follow(
-        self, list_call: Callable[..., Any], name: str, seconds: float, **where: Any
+        self, list_call: Callable[..., Any], name: str, seconds: float, /, **where: Any
     ) -> Iterator[tuple[str, Document]]:
         """Every state of one object, the present one first, until `seconds` have passed.
 
@@ -209,7 +209,7 @@ class Kube:
                     return
 
     @staticmethod
-    def listed(list_call: Callable[..., Any], **where: Any) -> Document:
+    def listed(list_call: Callable[..., Any], /, **where: Any) -> Document:
         """A list call's answer as plain JSON."""
         answer = list_call(_preload_content=False, **where)
         body: Document = json.loads(answer.data)
@@ -219,12 +219,12 @@ class Kube:
 
     @staticmethod
     def events(
-        list_call: Callable[..., Any], version: str, seconds: int, **where: Any
+        list_call: Callable[..., Any], since: str, seconds: int, /, **where: Any
     ) -> Iterator[tuple[str, Document]]:
-        """A watch from `version` on, as plain JSON; ends with the server's time-out or when it loses its place."""
+        """A watch from resource version `since` on, as plain JSON; ends with the server's time-out or when it loses its place."""
         try:
             for event in watch.Watch().stream(
-                list_call, resource_version=version, timeout_seconds=seconds, deserialize=False, **where
+                list_call, resource_version=since, timeout_seconds=seconds, deserialize=False, **where
             ):
                 if event["type"] == "ERROR":
                     return

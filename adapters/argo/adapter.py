@@ -1,5 +1,6 @@
 """Argo Workflows v3.7 on Kubernetes: install it, start runs, read what it says of them."""
 
+import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping
@@ -68,7 +69,11 @@ class ArgoRuntime:
             "controller": self.where.image("argo_controller"),
             "executor": self.where.image("argo_executor"),
             "requeue": REQUEUE[configuration],
+            "config_sha256": "",
         }
+        settings = [d for d in render("controller.yaml", **values) if d["kind"] == "ConfigMap"]
+        # Another configuration is another pod: the controller reads some settings at its start only.
+        values["config_sha256"] = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         return (
             render("crds.yaml"),
             render("controller.yaml", **values),
@@ -256,7 +261,7 @@ class ArgoDriver:
                     phase = status.get("phase", "")
                     if phase in TERMINAL:
                         ended = TERMINAL[phase]
-                        message = status.get("message", "")
+                        message = why(status)
                         if ended is Status.FAILED and "deadline" in message.lower():
                             ended = Status.TIMEOUT
                         return RunOutcome(
@@ -386,6 +391,15 @@ def timeline_of(run_id: str, status: Mapping[str, Any]) -> Timeline:
         attempts=tuple(attempts),
         skipped=tuple(sorted(skipped)),
     )
+
+
+def why(status: Mapping[str, Any]) -> str:
+    """Why a Workflow ended as it did: its own message, or that of its first failed pod; empty if it succeeded."""
+    if status.get("message") or status.get("phase") == "Succeeded":
+        return str(status.get("message", ""))
+    nodes = sorted((status.get("nodes") or {}).values(), key=lambda node: node.get("startedAt") or "")
+    failed = (n for n in nodes if n["type"] == "Pod" and n.get("phase") in ("Failed", "Error"))
+    return next((f"{node['displayName']}: {node.get('message', '')}" for node in failed), "")
 
 
 def pod_name(run_id: str, node: Mapping[str, Any]) -> str:
