@@ -175,8 +175,7 @@ def common_keys(found: Sequence[Cell]) -> frozenset[str]:
     asked = [cell for cell in found if cell.measured and cell.key.orchestrator != "noop"] or list(found)
     by_orchestrator: dict[str, set[str]] = {}
     for cell in asked:
-        keys = by_orchestrator.setdefault(cell.key.orchestrator, set())
-        keys |= cell.records[0].environment.blocking.keys()
+        by_orchestrator.setdefault(cell.key.orchestrator, set()).update(cell.records[0].environment.blocking)
     return frozenset(set.intersection(*by_orchestrator.values())) if by_orchestrator else frozenset()
 
 

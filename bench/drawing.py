@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rich.box import SIMPLE
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -57,14 +58,18 @@ def seconds(value: float) -> str:
     return f"{value:.1f} s" if size >= 10 else f"{value:.2f} s" if size >= 1 else f"{value:.3f} s"
 
 
-def interval(estimate: Estimate | None) -> str:
-    """`9.53 s [9.1, 10.2] 94 %`: the median, its interval and the level that attains; a dash where unknown."""
+def interval(estimate: Estimate | None, level: float | None = None) -> str:
+    """`9.53 s`, and below it `[9.1, 10.2] 94%`: the median, its interval and the level that attains.
+
+    The level is left out where it is `level`, which the reader has been told already. A dash where unknown.
+    """
     if estimate is None:
         return "—"
     if estimate.interval is None:
         return seconds(estimate.value)
     low, high = seconds(estimate.interval.low)[:-2], seconds(estimate.interval.high)[:-2]
-    return f"{seconds(estimate.value)} [{low}, {high}] {estimate.interval.level:.0%}"
+    attained = "" if estimate.interval.level == level else f" {estimate.interval.level:.0%}"
+    return f"{seconds(estimate.value)}\n[{low}, {high}]{attained}"
 
 
 def timeline(record: RunRecord, width: int = 100) -> RenderableType:
@@ -194,51 +199,68 @@ def _tick(span: float, columns: int) -> float:
 
 
 def summary(records: Sequence[RunRecord]) -> RenderableType:
-    """A table for each target and task kind: medians with intervals, the ratio to the floor, what failed."""
+    """A table for each target, task kind and piece of work: medians, the ratio to the floor, what failed."""
     found = cells(records)
     tables: list[RenderableType] = []
-    for target, task in sorted({(cell.key.target, cell.key.task) for cell in found}):
-        table = Table(title=f"{target}, one {task} per step" if task != "nothing" else f"{target}, no steps")
-        table.add_column("workload")
-        table.add_column("orchestrator")
-        table.add_column("configuration")
-        for name in ("n", "makespan (median)", "overhead", "handoff", "× floor", "failed", "void"):
-            table.add_column(name, justify="right")
-        for cell in found:
-            if (cell.key.target, cell.key.task) == (target, task):
-                table.add_row(*_summary_row(cell, found))
+    for target, task, work in sorted({(c.key.target, c.key.task, c.key.work) for c in found}):
+        members = [c for c in found if (c.key.target, c.key.task, c.key.work) == (target, task, work)]
+        key = members[0].key
+        parameters = "".join(f", {name}={value}" for name, value in key.parameters)
+        step = "no steps" if task == "nothing" else f"one {task} per step"
+        table = Table(
+            title=f"{target}, {step}: {key.workload}-{key.steps}{parameters}",
+            box=SIMPLE,
+            title_justify="left",
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+        )
+        table.add_column("orchestrator", min_width=12, overflow="fold")
+        for name in ("n", "makespan", "overhead", "handoff", "× floor", "failed", "void"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for cell in members:
+            table.add_row(*_summary_row(cell, found))
         tables.append(table)
     if not tables:
         return Text("no runs are stored")
-    return Group(
-        *tables, Text("Intervals are of order statistics, at the level that n attains.", style="dim")
+    note = (
+        "Medians; in brackets intervals of order statistics, at the level that n attains (below n). "
+        "handoff: per step. × floor: within blocks, all n unless a number of pairs is given."
     )
+    return Group(*tables, Text(note, style="dim"))
+
+
+_ROLES = {name: "control" if name == "noop" else "floor" for name in CONTROLS}
 
 
 def _summary_row(cell: Cell, found: Sequence[Cell]) -> list[str]:
     key = cell.key
-    parameters = " ".join(f"{name}={value}" for name, value in key.parameters)
-    workload = f"{key.workload}-{key.steps}" + (f" ({parameters})" if parameters else "")
-    configuration = key.configuration + (f" ({cell.knob})" if cell.knob else "")
+    name = key.orchestrator if key.configuration == "default" else f"{key.orchestrator} {key.configuration}"
+    name += f"\n{cell.knob}" if cell.knob else ""
     if cell.unsupported and not cell.measured:
         why = f"unsupported: {cell.unsupported[0].reason}"
-        return [workload, key.orchestrator, configuration, "0", why, "—", "—", "—", "0", str(len(cell.void))]
+        void = str(len(cell.void))
+        return [f"{name}\n{why}", "0", "—", "—", "—", "—", "0", void]
+    whole = cell.estimate(makespan)
+    level = whole.interval.level if whole and whole.interval else None
     ratio = ratio_to_floor(cell, floor_of(cell, found))
     if ratio is None:
-        times = "floor" if key.orchestrator in CONTROLS else "—"
+        times = _ROLES.get(key.orchestrator, "—")
     else:
         within = ratio.estimate.interval
         times = f"{ratio.estimate.value:.2f}"
-        times += f" [{within.low:.2f}, {within.high:.2f}]" if within else ""
-        times += f" ({ratio.estimate.n} pairs)" if ratio.paired else " (unpaired)"
+        if within:
+            times += f"\n[{within.low:.2f}, {within.high:.2f}]"
+            times += "" if within.level == level else f" {within.level:.0%}"
+        if not ratio.paired:
+            times += "\nunpaired"
+        elif ratio.estimate.n != len(cell.measured):
+            times += f"\n{ratio.estimate.n} pairs"
     return [
-        workload,
-        key.orchestrator,
-        configuration,
-        str(len(cell.measured)),
-        interval(cell.estimate(makespan)),
-        interval(cell.estimate(overhead)),
-        interval(cell.estimate(handoff)),
+        name,
+        str(len(cell.measured)) + ("" if level is None else f"\n{level:.0%}"),
+        interval(whole, level),
+        interval(cell.estimate(overhead), level),
+        interval(cell.estimate(handoff), level),
         times,
         str(len(cell.failed)),
         str(len(cell.void)),

@@ -149,7 +149,14 @@ def _benchmark(cell: Cell) -> dict[str, Any]:
 def _stats(data: Sequence[float]) -> dict[str, Any]:
     """The fields of pytest-benchmark's `Stats`, seconds."""
     values = np.sort(np.asarray(data))
-    q1, q3 = (float(q) for q in np.quantile(values, [0.25, 0.75]))
+    # pytest-benchmark takes the medians of the halves, or the mean of two ways to halve an odd number.
+    if len(values) % 2 and len(values) > 1:
+        half = len(values) // 2
+        q1 = float(np.median(values[:half]) + np.median(values[: half + 1])) / 2
+        q3 = float(np.median(values[half:]) + np.median(values[half + 1 :])) / 2
+    else:
+        half = max(1, len(values) // 2)
+        q1, q3 = float(np.median(values[:half])), float(np.median(values[-half:]))
     iqr = q3 - q1
     mean = float(values.mean())
     deviation = float(values.std(ddof=1)) if len(values) > 1 else 0.0

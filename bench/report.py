@@ -591,10 +591,12 @@ def _percent(value: float | None) -> str:
 
 def _md(text: object) -> str:
     """Safe inside a Markdown table: no pipe, line break or markup of the text's own takes effect."""
-    flat = " ".join(str(text).split())
-    for sign in "\\`*_[]|<>#":
-        flat = flat.replace(sign, f"&#{ord(sign)};" if sign in "|<>" else f"\\{sign}")
-    return flat
+    return " ".join(str(text).split()).translate(_MARKUP)
+
+
+_MARKUP = str.maketrans(
+    {**{sign: f"\\{sign}" for sign in "\\`*_[]#"}, **{sign: f"&#{ord(sign)};" for sign in "|<>"}}
+)
 
 
 def _canonical(body: dict[str, Any]) -> str:

@@ -1,0 +1,294 @@
+"""The report says what is stored, the same way every time, and compares only like with like."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.base import BenchError
+from bench.records import Environment, RunRecord, Verification
+from bench.report import build, contents
+from tests.unit.made_records import MadeRun, made, scenario
+
+KNOB = "DEFAULT_REQUEUE_TIME=1s"
+
+
+def study(n: int = 6) -> list[RunRecord]:
+    of = [
+        (scenario("argo", "chain", 3), 9.0, None),
+        (scenario("argo", "chain", 3, configuration="tuned"), 1.5, KNOB),
+        (scenario("pods", "chain", 3), 0.3, None),
+        (scenario("noop", "chain", 3), 0.0, None),
+    ]
+    return [made(s, i, handoff=h, knob=k) for i in range(n) for s, h, k in of]
+
+
+def written(records: list[RunRecord], folder: Path) -> str:
+    build(records, folder)
+    return (folder / "report.md").read_text(encoding="utf-8")
+
+
+def row(table: dict[str, Any], orchestrator: str, configuration: str = "default") -> dict[str, Any]:
+    return next(
+        r for r in table["rows"] if (r["orchestrator"], r["configuration"]) == (orchestrator, configuration)
+    )
+
+
+def test_the_same_records_give_the_same_bytes_in_any_order_zone_and_hash_seed(tmp_path: Path) -> None:
+    records = [*study(4), made(status="failed", reason="why"), made(number=1, status="void")]
+    raw = tmp_path / "in.jsonl"
+    raw.write_text("".join(r.model_dump_json() + "\n" for r in records))
+    code = (
+        "import sys, pathlib; from bench.report import build; from bench.records import RunRecord;"
+        "lines = pathlib.Path(sys.argv[1]).read_text().splitlines();"
+        "import random; random.Random(int(sys.argv[3])).shuffle(lines);"
+        "build([RunRecord.model_validate_json(line) for line in lines], pathlib.Path(sys.argv[2]))"
+    )
+    for number, zone in enumerate(["UTC", "Pacific/Chatham"]):
+        environment = {**os.environ, "TZ": zone, "PYTHONHASHSEED": str(number), "LC_ALL": "C"}
+        arguments = [str(raw), str(tmp_path / str(number)), str(number)]
+        subprocess.run([sys.executable, "-c", code, *arguments], env=environment, check=True)
+    first = {path.name: path.read_bytes() for path in (tmp_path / "0").iterdir()}
+    second = {path.name: path.read_bytes() for path in (tmp_path / "1").iterdir()}
+    assert first == second
+    assert set(first) == {"report.md", "report.json", "runs.jsonl"}
+    assert build(records, tmp_path / "0") == [
+        tmp_path / "0" / name for name in ("report.md", "report.json", "runs.jsonl")
+    ]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "0").iterdir()} == first
+
+
+def test_limits_and_bias_come_before_any_number(tmp_path: Path) -> None:
+    text = written(study(2), tmp_path)
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert headings[0] == "## Read this first"
+    first_table = text.index("\n|")
+    for words in (
+        "Who made this",
+        "truncated to whole seconds",
+        "One kind cluster on one machine",
+        "Fibonacci",
+    ):
+        assert text.index(words) < first_table
+
+
+def test_a_table_has_its_floor_control_and_a_row_for_what_is_not_stored() -> None:
+    (table,) = contents(study(6))["tables"]
+    assert [(r["orchestrator"], r["role"]) for r in table["rows"]] == [
+        ("pods", "floor"), ("noop", "control"), ("argo", "orchestrator"), ("argo", "orchestrator"),
+    ]  # fmt: skip
+    assert table["missing"] == ["kfp", "airflow", "prefect", "dagster"]
+    ratio = row(table, "argo")["ratio"]
+    assert (ratio["paired"], ratio["n"]) == (True, 6)
+    assert ratio["value"] > row(table, "argo", "tuned")["ratio"]["value"] > 1
+
+
+def test_cells_without_a_stored_result_say_so(tmp_path: Path) -> None:
+    text = written([r for r in study(2) if r.scenario.orchestrator != "pods"], tmp_path)
+    assert "| kfp | | 0 | no stored result |" in text
+    assert "The floor (`pods`) is not measured here" in text
+    assert "No runs are stored." in written([], tmp_path / "empty")
+
+
+def test_rows_link_to_their_raw_rows(tmp_path: Path) -> None:
+    build(random.Random(1).sample(study(4), 16), tmp_path)
+    lines = (tmp_path / "runs.jsonl").read_text().splitlines()
+    (table,) = json.loads((tmp_path / "report.json").read_text())["tables"]
+    for found in table["rows"]:
+        raw = found["raw"]
+        there = [json.loads(line)["run_id"] for line in lines[raw["first_line"] - 1 : raw["last_line"]]]
+        assert there == raw["run_ids"]
+        assert len(there) == 4
+    assert f"runs.jsonl#L{raw['first_line']}-L{raw['last_line']}" in (tmp_path / "report.md").read_text()
+
+
+def test_the_raw_rows_are_the_stored_records(tmp_path: Path) -> None:
+    records = [record.sealed() for record in study(2)]
+    build(records, tmp_path)
+    read = [
+        RunRecord.model_validate_json(line) for line in (tmp_path / "runs.jsonl").read_text().splitlines()
+    ]
+    assert sorted(read, key=lambda r: r.run_id) == sorted(records, key=lambda r: r.run_id)
+
+
+def test_default_against_tuned_names_the_knob_and_tests_the_difference(tmp_path: Path) -> None:
+    (found,) = contents(study(6))["tuning"]
+    difference = found["difference"]
+    assert found["knob"] == KNOB
+    assert (difference["n"], difference["exact"], difference["size"]) == ((6, 6), True, "large")
+    assert difference["p"] == pytest.approx(2 / 924)
+    assert difference["p_holm"] == difference["p"]
+    assert difference["shift"] < 0
+    assert "0.0022 (exact, 1 test)" in written(study(6), tmp_path)
+
+
+def test_too_few_runs_have_no_p(tmp_path: Path) -> None:
+    (found,) = contents(study(3))["tuning"]
+    assert (found["difference"]["p"], found["difference"]["p_holm"]) == (None, None)
+    assert "none: n=3 and 3 are too few" in written(study(3), tmp_path)
+
+
+def test_holm_counts_all_tests_of_the_environment() -> None:
+    more = [
+        made(scenario("argo", "chain", 3, configuration="other"), i, handoff=3.0, knob="x=1")
+        for i in range(6)
+    ]
+    found = contents([*study(6), *more])["tuning"]
+    assert [row["difference"]["tests"] for row in found] == [2, 2]
+    assert all(row["difference"]["p_holm"] == pytest.approx(2 * 2 / 924) for row in found)
+
+
+def elsewhere(records: list[RunRecord], **facts: str) -> list[RunRecord]:
+    return [
+        r.model_copy(
+            update={
+                "environment": Environment(blocking={**r.environment.blocking, **facts}),
+                "run_id": r.run_id + "-elsewhere",
+                "sample": r.sample.model_copy(update={"plan_id": "elsewhere"}),
+            }
+        )
+        for r in records
+    ]
+
+
+def test_different_environments_are_never_in_one_table() -> None:
+    records = study(3)
+    found = contents([*records, *elsewhere(records, cpu="another")])
+    assert [(table["environment"], len(table["rows"])) for table in found["tables"]] == [("E1", 4), ("E2", 4)]
+    for table in found["tables"]:
+        assert {r["n"] for r in table["rows"]} == {3}
+    cpus = {environment["facts"]["cpu"] for environment in found["environments"]}
+    assert cpus == {"another", "made up"}
+    assert len(found["tuning"]) == 2
+
+
+def test_an_orchestrators_own_version_makes_a_row_of_its_own_not_a_table(tmp_path: Path) -> None:
+    records = study(3)
+    newer = elsewhere([r for r in records if r.scenario.orchestrator == "argo"], argo_workflows="v3.7.4")
+    (table,) = contents([*records, *newer])["tables"]
+    argo = [r for r in table["rows"] if (r["orchestrator"], r["configuration"]) == ("argo", "default")]
+    assert [r["apart"] for r in argo] == [["argo_workflows=v3.7.3"], ["argo_workflows=v3.7.4"]]
+    assert {r["n"] for r in argo} == {3}
+    assert "argo\\_workflows=v3.7.4" in written([*records, *newer], tmp_path)
+
+
+def test_a_control_measured_on_another_machine_has_a_table_of_its_own() -> None:
+    records = study(2)
+    noop = elsewhere([r for r in records if r.scenario.orchestrator == "noop"], cpu="another")
+    rest = [r for r in records if r.scenario.orchestrator != "noop"]
+    tables = contents([*rest, *noop])["tables"]
+    assert [[r["orchestrator"] for r in table["rows"]] for table in tables] in (
+        [["pods", "argo", "argo"], ["noop"]],
+        [["noop"], ["pods", "argo", "argo"]],
+    )
+
+
+def test_task_kinds_and_targets_have_tables_of_their_own() -> None:
+    process = [made(scenario("prefect", "chain", 3), i, task="process") for i in range(2)]
+    local = [made(scenario("prefect", "chain", 3, target="local"), i, task="process") for i in range(2)]
+    tables = contents([*study(2), *process, *local])["tables"]
+    assert sorted((t["target"], t["task"]) for t in tables) == [
+        ("kind", "pod"), ("kind", "process"), ("local", "process"),
+    ]  # fmt: skip
+    pods = next(t for t in tables if t["task"] == "pod")
+    assert "prefect" in pods["missing"]
+
+
+def test_failures_void_and_unsupported_are_rows_with_reasons(tmp_path: Path) -> None:
+    of = scenario("argo", "chain", 3)
+    wrong = Verification(ok=False, problems=("model digest differs",))
+    records = [
+        *study(3),
+        made(of, 7, status="failed", reason="exit | 137\nOOM"),
+        made(of, 8, status="timeout", reason="deadline"),
+        made(of, 9, status="void", reason="pressure 0.4"),
+        made(of, 10, verification=wrong),
+        made(scenario("kfp", "chain", 3), 0, status="unsupported", reason="needs <images>", client=None),
+    ]
+    found = contents(records)
+    assert [entry["status"] for entry in found["failures"]] == ["failed", "timeout", "succeeded"]
+    assert found["failures"][2]["reason"] == "model digest differs"
+    assert found["failures"][1]["censored_at"] is not None
+    assert [entry["reason"] for entry in found["voids"]] == ["pressure 0.4"]
+    (table,) = found["tables"]
+    argo = row(table, "argo")
+    assert (argo["n"], argo["answered"], argo["failed"], argo["void"]) == (3, 6, 3, 1)
+    text = written(records, tmp_path)
+    assert "exit &#124; 137 OOM" in text
+    assert "unsupported: needs &#60;images&#62;" in text
+    assert "kfp" not in table["missing"]
+    for line in text.splitlines():
+        if line.startswith("| argo | default"):
+            assert line.count(" | ") == 9
+
+
+def test_contradictory_clocks_are_listed_and_count_for_the_makespan_only() -> None:
+    run = MadeRun(scenario("argo", "chain", 3), seed=99)
+    for event in run.ledger[2:4]:
+        event["process_start_ns"] -= 50_000_000_000
+    bad = run.record(sample={"index": 99})
+    assert bad.breakdown is not None
+    assert bad.breakdown.errors
+    found = contents([*study(3), bad])
+    (table,) = found["tables"]
+    argo = row(table, "argo")
+    assert (argo["n"], argo["flawed"], argo["overhead"]["n"]) == (4, 1, 3)
+    assert [entry["run_id"] for entry in found["contradictions"]] == [bad.run_id]
+    entry = next(b for b in found["breakdowns"] if b["scenario"] == "kind/argo/chain-3/default")
+    assert (entry["n"], entry["left_out"]) == (3, 1)
+
+
+def test_the_overheads_share_is_measured_only_at_the_length_that_ran() -> None:
+    runs = []
+    for number in range(2):
+        run = MadeRun(scenario("argo", "fanout", 4), seed=number)
+        for event in run.ledger:
+            if event["event"] == "finish":
+                event["user_end_ns"] = event["user_start_ns"] + 30_000_000_000
+        run.last_look = max(e["user_end_ns"] or 0 for e in run.ledger)
+        run.first_terminal = run.last_look + 1000
+        run.makespan = run.first_terminal - run.submit
+        run.attempts = []
+        runs.append(run.record(sample={"index": number}))
+    (entry,) = contents(runs)["shares"]
+    assert [(x["length"], x["basis"]) for x in entry["lengths"]] == [
+        ("1 s", "computed"), ("30 s", "measured"), ("1 min", "computed"), ("10 min", "computed"),
+        ("60 min", "computed"),
+    ]  # fmt: skip
+    cost = entry["overhead"]
+    assert entry["lengths"][4]["share"] == pytest.approx(cost / (cost + 3600))
+    shares = [x["share"] for x in entry["lengths"]]
+    assert shares == sorted(shares, reverse=True)
+
+
+def test_cold_runs_are_set_against_the_others() -> None:
+    records = [r.model_copy(update={"cold": r.sample.index == 0}) for r in study(4)]
+    found = contents(records)["cold"]
+    assert {entry["scenario"] for entry in found} == {r.scenario.key for r in records}
+    assert all((entry["cold"]["n"], entry["warm"]["n"]) == (1, 3) for entry in found)
+
+
+def test_p95_has_an_interval_in_the_report_only_from_72_runs(tmp_path: Path) -> None:
+    of = scenario("noop", "chain", 3)
+    assert "n=72)" in written([made(of, i) for i in range(72)], tmp_path / "many")
+    assert "n=71)" not in written([made(of, i) for i in range(71)], tmp_path / "few")
+
+
+def test_proxies_are_those_in_use() -> None:
+    assert any("Fibonacci" in text for text in contents(study(1))["proxies"])
+    assert not any("promote" in text for text in contents(study(1))["proxies"])
+    assert any("promote" in text for text in contents([made()])["proxies"])
+    volume = made(scenario("argo", variant="volume"))
+    assert any("does not survive a second node" in text for text in contents([volume])["proxies"])
+    assert contents([made(scenario("noop"))])["proxies"] == []
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_for_people(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BenchError, match="cannot write the report"):
+        build(study(1), tmp_path / "file" / "report")

@@ -1,0 +1,210 @@
+"""`bench results` as it is typed."""
+
+import csv
+import io
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+
+from bench import schema
+from bench.store import Store
+from tests.unit.made_records import made, scenario, small
+
+PROGRAM = "from bench.errors import run_cli; from bench.results_cli import app; run_cli(app)"
+
+
+def results(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM, *arguments], capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Read by the tests, never changed."""
+    store = Store(tmp_path_factory.mktemp("results"))
+    for number in range(3):
+        store.append(made(scenario("argo", "chain", 3), number))
+        store.append(made(scenario("pods", "chain", 3), number))
+    store.append(made(scenario("argo", "chain", 3), 3, status="failed", reason="exit 137"))
+    return store.folder
+
+
+def test_ls_lists_runs_and_filters(folder: Path) -> None:
+    done = results("ls", "--results", str(folder), "--orchestrator", "argo")
+    assert (done.returncode, done.stdout.count("run-argo")) == (0, 4)
+    assert "4 runs in" in done.stderr
+    done = results("ls", "--results", str(folder), "--status", "failed", "--json")
+    (line,) = done.stdout.splitlines()
+    assert json.loads(line)["reason"] == "exit 137"
+
+
+def test_show_draws_one_run_and_gives_it_as_json(folder: Path) -> None:
+    done = results("show", "run-argo-default-chain-0", "--results", str(folder))
+    assert done.returncode == 0
+    assert "█" in done.stdout
+    assert "handoff" in done.stdout
+    done = results("show", "run-argo-default-chain-0", "--results", str(folder), "--json")
+    record = json.loads(done.stdout)
+    assert record == Store(folder).records()[0].model_dump(mode="json")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (("show", "nothing"), 2, "no run 'nothing' is stored here"),
+        (("show", "run-"), 2, "7 runs begin with 'run-'"),
+        (("export", "--format", "xml"), 2, "one of: jsonl, csv, pytest-benchmark"),
+        (("export", "--out", "/nowhere/file"), 2, "cannot write /nowhere/file"),
+    ],
+)
+def test_bad_input_ends_with_2_and_says_what_to_type(
+    folder: Path, arguments: tuple[str, ...], code: int, words: str
+) -> None:
+    done = results(*arguments, "--results", str(folder))
+    assert done.returncode == code
+    assert words in done.stderr
+    assert "error: " in done.stderr
+    assert "next: " in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_an_empty_store_says_how_to_fill_it(tmp_path: Path) -> None:
+    for verb, code in (("ls", 1), ("verify", 2)):
+        done = results(verb, "--results", str(tmp_path))
+        assert done.returncode == code
+        assert "next: to" in done.stderr
+        assert "bench run" in done.stderr
+    (tmp_path / "file").write_text("")
+    assert results("ls", "--results", str(tmp_path / "file")).returncode == 2
+
+
+def test_verify_ends_with_1_for_one_changed_byte(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for number in range(3):
+        store.append(small(f"run-{number}", number))
+    assert results("verify", "--results", str(tmp_path)).stdout.startswith("3 records in")
+    data = bytearray(store.path.read_bytes())
+    at = data.index(b'"makespan_monotonic_ns":', data.index(b"\n")) + 25
+    data[at] = ord("1") if data[at] != ord("1") else ord("2")
+    store.path.write_bytes(data)
+    done = results("verify", "--results", str(tmp_path))
+    assert done.returncode == 1
+    assert done.stdout.startswith("line 2 (run-1): its sha256 is not that of its content")
+    assert "kept: " in done.stderr
+
+
+def test_a_damaged_store_is_an_error_without_a_traceback(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for number in range(3):
+        store.append(small(f"run-{number}", number))
+    store.path.write_bytes(store.path.read_bytes().replace(b"{", b"(", 1))
+    done = results("ls", "--results", str(tmp_path))
+    assert done.returncode == 1
+    assert "line 1 of" in done.stderr
+    assert "next: set that line aside: sed" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_csv_has_a_row_for_each_run_with_parts_in_seconds(folder: Path) -> None:
+    done = results("export", "--results", str(folder), "--format", "csv")
+    rows = list(csv.DictReader(io.StringIO(done.stdout)))
+    assert len(rows) == 7
+    first = rows[0]
+    record = Store(folder).records()[0]
+    assert record.breakdown is not None
+    handoffs = [part.seconds for part in record.breakdown.parts if part.name == "handoff"]
+    assert float(first["part_handoff_seconds"]) == pytest.approx(sum(handoffs))
+    assert float(first["makespan_seconds"]) == pytest.approx(record.breakdown.makespan)
+
+
+def test_jsonl_is_the_records(folder: Path) -> None:
+    lines = results("export", "--results", str(folder)).stdout.splitlines()
+    assert [json.loads(line) for line in lines] == [
+        r.model_dump(mode="json") for r in Store(folder).records()
+    ]
+
+
+def test_pytest_benchmark_compares_the_export(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "0001_runs.json"
+    assert (
+        results(
+            "export", "--results", str(folder), "--format", "pytest-benchmark", "--out", str(out)
+        ).returncode
+        == 0
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pytest_benchmark",
+        "compare",
+        str(out),
+        "--csv",
+        str(tmp_path / "out.csv"),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert "2 tests" in done.stdout
+    with (tmp_path / "out.csv").open() as file:
+        rows = {row["name"]: row for row in csv.DictReader(file)}
+    data = [
+        r.client.makespan_monotonic_ns / 1e9
+        for r in Store(folder).records()
+        if r.client and r.scenario.orchestrator == "argo" and r.status == "succeeded"
+    ]
+    argo = next(row for name, row in rows.items() if "kind/argo/chain-3/default" in name)
+    assert float(argo["rounds"]) == 3
+    assert float(argo["median"]) == pytest.approx(sorted(data)[1])
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 6, 7, 9, 11])
+def test_exported_statistics_are_those_of_pytest_benchmark_itself(n: int) -> None:
+    from pytest_benchmark.stats import Stats
+
+    from bench.export import as_pytest_benchmark
+
+    records = [made(scenario("argo", "chain", 3), number) for number in range(n)]
+    theirs = Stats()
+    for record in records:
+        assert record.client is not None
+        theirs.update(record.client.makespan_monotonic_ns / 1e9)
+    (benchmark,) = json.loads(as_pytest_benchmark(records))["benchmarks"]
+    ours = benchmark["stats"]
+    for field, value in theirs.as_dict().items():
+        if isinstance(value, str) or field.endswith("outliers"):
+            assert ours[field] == value, field
+        else:
+            assert ours[field] == pytest.approx(value), field
+
+
+def test_every_stored_record_is_valid_by_the_published_schema(folder: Path) -> None:
+    published = json.loads(schema.PATH.read_text(encoding="utf-8"))
+    validator = jsonschema.Draft202012Validator(published)
+    jsonschema.Draft202012Validator.check_schema(published)
+    for line in (folder / "runs.jsonl").read_text().splitlines():
+        validator.validate(json.loads(line))
+    assert not validator.is_valid({**json.loads(line), "surprise": 1})
+
+
+def test_the_published_schema_is_that_of_the_types() -> None:
+    """To publish a change: bench results schema > bench/schema/run-record-1.schema.json"""
+    assert schema.PATH.read_text(encoding="utf-8") == schema.text()
+    assert results("schema").stdout == schema.text()
+
+
+@pytest.mark.parametrize("verb", ["ls", "show", "verify", "export", "schema"])
+def test_help_has_an_example_and_the_exit_codes(verb: str) -> None:
+    done = results(verb, "--help")
+    assert done.returncode == 0
+    assert "Example: bench results" in done.stdout
+    assert "Exit code" in done.stdout
+
+
+def test_a_reader_that_leaves_early_is_no_traceback(folder: Path) -> None:
+    command = f"{sys.executable} -c '{PROGRAM}' export --results {folder} | head -c 10"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
