@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,17 @@ class Artifact:
     sha256: str
     size: int
     path: str
+
+
+def preload(places: Iterable[str]) -> None:
+    """Import now what reading or writing these places needs, so that no step's own time contains it."""
+    schemes = {place.partition("://")[0] for place in places if "://" in place}
+    if schemes - {"file", "local", "bookstore", "models", "http", "https"}:
+        import fsspec
+
+        for scheme in schemes:
+            with contextlib.suppress(ValueError, ImportError):  # named when the file is opened
+                fsspec.get_filesystem_class(scheme)
 
 
 def sha256_of(content: bytes) -> str:

@@ -132,6 +132,7 @@ def run_step(
         raise BadInput(f"run id {run_id!r} is not 1 to 200 letters, digits, dots, dashes or underscores")
     function = load_step(name)
     lineage = _Lineage.load(name)
+    _preload(name, settled, settings, [*(inputs or {}).values(), output_dir])
     where = open_ledger(settings.ledger_uri, settings.token)
     times = _Times(clock.process_start_ns(), clock.wall_ns())
     attempt = _Attempt(where, settings, run_id, name, index, times)
@@ -159,6 +160,21 @@ def run_step(
     )
     lineage.start(attempt, context)
     return _attempt(function, attempt, context, lineage, fault)
+
+
+def _preload(name: str, config: PipelineConfig, settings: Settings, places: list[str]) -> None:
+    """Import what the step will need of store and registry: imports are not user time."""
+    if name == "probe":
+        return
+    from core import artifacts
+
+    if not places[-1] or name == "train":  # train keeps its checkpoints there, wherever its outputs go
+        places.append(settings.artifact_root)
+    artifacts.preload([*places, config.dataset_uri])
+    if name in ("register", "promote", "rollback"):
+        from core import registry
+
+        registry.preload(config.registry)
 
 
 def _attempt(

@@ -107,6 +107,14 @@ def open_registry(kind: str, tracking_uri: str) -> Registry:
     return MlflowRegistry(tracking_uri)
 
 
+def preload(kind: str) -> None:
+    """Import now what the registry needs, so that no step's own time contains it."""
+    if kind == "mlflow":
+        import mlflow.tracking  # noqa: F401
+    else:
+        import httpx  # noqa: F401
+
+
 class MlflowRegistry:
     """MLflow's registry and tracking store, through mlflow-skinny's client."""
 
