@@ -221,7 +221,7 @@ class Kube:
     def events(
         list_call: Callable[..., Any], since: str, seconds: int, /, **where: Any
     ) -> Iterator[tuple[str, Document]]:
-        """A watch from resource version `since` on, as plain JSON; ends with the server's time-out or when it loses its place."""
+        """A watch from resource version `since` on; ends with the server's time-out or when it loses its place."""
         try:
             for event in watch.Watch().stream(
                 list_call, resource_version=since, timeout_seconds=seconds, deserialize=False, **where
@@ -245,7 +245,7 @@ class Kube:
             body = answer.read()
             if not 200 <= answer.status < 300:
                 raise ApiException(status=answer.status, reason=answer.reason, body=body)
-        return body.decode()
+        return str(body.decode())
 
 
 def read_documents(text: str) -> list[Document]:

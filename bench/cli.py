@@ -150,7 +150,7 @@ def orchestrators(as_json: Annotated[bool, typer.Option("--json", help="As JSON.
             }
             for adapter in found
         ]
-        gaps = [{"missing": error.message, "install": error.remedy} for error in missing]
+        gaps = [{"missing": gap.message, "install": gap.remedy} for gap in missing]
         typer.echo(json.dumps([*rows, *gaps], indent=1))
         return
     table = Table("name", "is", "a step is a", "targets", "workloads", "configurations", box=None)
@@ -165,8 +165,8 @@ def orchestrators(as_json: Annotated[bool, typer.Option("--json", help="As JSON.
             "\n".join(settings),
         )
     Console().print(table)
-    for error in missing:
-        typer.echo(f"{error.message}: {error.remedy}")
+    for gap in missing:
+        typer.echo(f"{gap.message}: {gap.remedy}")
 
 
 def _split(values: list[str]) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from bench.breakdown import breakdown
 from bench.environment import fingerprint
 from bench.observe import ClusterScene, EmptyScene, Gauge, Scene
 from bench.plan import Plan, Slot, Started
-from bench.records import ClientClock, PodClock, Pressure, RecordStatus, RunRecord, Scenario
+from bench.records import ClientClock, Environment, PodClock, Pressure, RecordStatus, RunRecord, Scenario
 from bench.store import Store
 from bench.verify import same_digest, verify
 
@@ -269,24 +269,39 @@ class Runner:
             breakdown=breakdown(scenario, client, timeline, pods, ledger),
             verification=verification,
             pressure=pressure,
-            environment=fingerprint(scene.facts(), self._runtime(scenario.orchestrator).versions()),
+            environment=self._environment(scenario.orchestrator),
             recorded_at=_now(),
         )
         if other := same_digest(record, self.store.records()):
             record = record.model_copy(update={"status": "failed", "reason": other})
         return record
 
+    def _environment(self, orchestrator: str) -> Environment:
+        scene = self._scene(self._adapter(orchestrator).task)
+        return fingerprint(scene.facts(), self._runtime(orchestrator).versions())
+
     def _void(self, plan: Plan, started: Started, reason: str) -> RunRecord:
-        return self._without_run(plan, started.slot, started.number, started.run_id, "void", reason)
+        environment = self._environment(plan.scenarios[started.slot.scenario].orchestrator)
+        return self._without_run(
+            plan, started.slot, started.number, started.run_id, "void", reason, environment
+        )
 
     def _unsupported(self, plan: Plan, slot: Slot, gap: Unsupported) -> RunRecord:
         scenario = plan.scenarios[slot.scenario]
         number = self.store.tries(plan.plan_id, scenario.key, slot.index) + 1
         reason = gap.message + (f" (remedy: {gap.remedy})" if gap.remedy else "")
-        return self._without_run(plan, slot, number, plan.run_id(slot, number), "unsupported", reason)
+        here = fingerprint({}, {})
+        return self._without_run(plan, slot, number, plan.run_id(slot, number), "unsupported", reason, here)
 
     def _without_run(
-        self, plan: Plan, slot: Slot, number: int, run_id: str, status: RecordStatus, reason: str
+        self,
+        plan: Plan,
+        slot: Slot,
+        number: int,
+        run_id: str,
+        status: RecordStatus,
+        reason: str,
+        environment: Environment,
     ) -> RunRecord:
         scenario = plan.scenarios[slot.scenario]
         return self.store.append(
@@ -297,7 +312,7 @@ class Runner:
                 task=self._adapter(scenario.orchestrator).task,
                 status=status,
                 reason=reason,
-                environment=fingerprint({}, {}),
+                environment=environment,
                 recorded_at=_now(),
             )
         )
