@@ -107,7 +107,8 @@ class Serving:
     def _refused(self, status: int, body: Mapping[str, Any]) -> ServingError:
         return ServingError(
             f"serving at {self.uri} refused: {status} {body.get('error', '')}",
-            kept="the model served until now",
+            kept="the model served until now; in the safe order also the intent, which a retry or the"
+            " reconcile loop of serving finishes",
             next_step="check BENCH_TOKEN" if status == 401 else "see the service's log",
         )
 
@@ -285,6 +286,21 @@ def open_intents(registry: Registry, name: str) -> list[tuple[ModelVersion, Inte
         except (ValueError, TypeError):
             continue
     return sorted(found, key=lambda pair: pair[1].at)
+
+
+def rollback_of_run(registry: Registry, name: str, run_id: str) -> ModelVersion | None:
+    """The version an earlier attempt of this run's rollback chose, finished or not.
+
+    Without it a retry after the service finished the first attempt would roll back a second time.
+    """
+    prefix = f"{run_id}/rollback/"
+    for version, intent in open_intents(registry, name):
+        if intent.key.startswith(prefix):
+            return version
+    for version in registry.tagged(name, TAG_KEY):
+        if version.tags[TAG_KEY].startswith(prefix):
+            return version
+    return None
 
 
 def rollback_target(registry: Registry, name: str, version: str | None) -> ModelVersion:

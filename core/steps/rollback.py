@@ -17,12 +17,8 @@ def run(context: StepContext) -> dict[str, str]:
     registry = context.registry()
     name = context.config.model_name
     given = context.inputs.get("model_version")
-    left = [
-        version
-        for version, intent in promotion.open_intents(registry, name)
-        if intent.key.startswith(f"{context.run_id}/rollback/")
-    ]
-    target = left[0] if left else promotion.rollback_target(registry, name, given or None)
+    begun = promotion.rollback_of_run(registry, name, context.run_id)
+    target = begun or promotion.rollback_target(registry, name, given or None)
     serving = promotion.Serving(context.settings.serving_uri, context.settings.token)
     return {
         **write_twice(context, registry, serving, target, "rollback"),

@@ -228,6 +228,19 @@ def test_rollback_killed_between_its_writes_is_finished_by_its_retry(shop: Shop,
     assert (shop.champion(), shop.served(server)) == ("1", "1")
 
 
+def test_rollback_finished_by_serving_is_not_repeated_by_its_retry(shop: Shop, serve: Serve) -> None:
+    server = ready(serve("core.serving", "--reconcile-seconds", "0.1"))
+    for number in (1, 2):
+        shop.register(f"r{number}", seed=number)
+        assert shop.promote(server, f"r{number}")[0] == 0
+    config = {"fault": {"step": "rollback", "kind": "kill-between-writes"}}
+    assert shop.promote(server, "undo", config, "rollback")[0] == -9
+    wait_for(lambda: shop.champion() == "1", "the reconcile loop")
+    wait_for(lambda: TAG_INTENT not in shop.registry.get(NAME, "1").tags, "the intent to be cleared")
+    assert shop.promote(server, "undo", None, "rollback")[0] == 0
+    assert (shop.champion(), shop.served(server)) == ("1", "1")
+
+
 def test_rollback_to_a_version_never_promoted_is_refused(shop: Shop, server: Server) -> None:
     shop.register("r1", seed=1)
     shop.promote(server, "r1")
