@@ -13,8 +13,9 @@ A boundary is known to lie in an interval, by the clock that told it:
 
 - client: submit and accepted are exact; the terminal state lies between the last look that did not show it
   and the first that did.
-- Kubernetes: truncated to seconds, so [t, t + 1]; a watch arrival bounds it above. `startedAt` is noted by
-  the runtime after it forked the container's process, so a container start is [t − START_LAG, t + 1].
+- Kubernetes: truncated to seconds, so [t, t + 1]; a watch arrival bounds it above. A container's `startedAt`
+  is noted after the runtime forked its process (runc forks on `create`; containerd takes the time when
+  `start` has returned: over a second later on a busy machine), so its bounds reach back to the pod's creation.
 - ledger: exact, but for the process start, which the kernel keeps in ticks: [t, t + PROCESS_TICK].
 
 A part's `seconds` is the difference of midpoints, so that parts add up; `low` and `high` are what the two
@@ -23,7 +24,7 @@ clamped.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -33,11 +34,6 @@ from bench.records import Breakdown, ClientClock, Part, PodClock, Scenario
 
 KUBERNETES_RESOLUTION = 1.0
 """Seconds: `metav1.Time` is truncated to whole seconds."""
-START_LAG = 0.5
-"""Seconds by which a container's `startedAt` may come after its process was forked.
-
-runc forks the process on `create`; containerd takes the time after `start` returned.
-"""
 PROCESS_TICK = 0.01
 """Seconds: field 22 of /proc/PID/stat counts ticks of 10 ms."""
 CLOCK_READS = 0.02
@@ -49,11 +45,16 @@ Key = tuple[str, int | None]
 
 @dataclass(frozen=True)
 class Boundary:
-    """An instant that lies in [earliest, latest], wall nanoseconds, by one clock."""
+    """An instant that lies in [earliest, latest], wall nanoseconds, by one clock.
+
+    What the clock tells of may have happened up to `lag` nanoseconds before it was noted: that widens the
+    bounds of the parts, and leaves the middle where the clock says.
+    """
 
     earliest: int
     latest: int
     clock: str
+    lag: int = 0
 
     @property
     def twice_middle(self) -> int:
@@ -219,12 +220,12 @@ def _exact(at: int | None, clock: str) -> Boundary | None:
     return None if at is None else Boundary(at, at, clock)
 
 
-def _kubernetes(at: float | None, arrival: int | None, lag: float = 0.0) -> tuple[Boundary | None, bool]:
+def _kubernetes(at: float | None, arrival: int | None) -> tuple[Boundary | None, bool]:
     """The interval, and whether the watch told of it before Kubernetes says it happened."""
     if at is None:
         return None, False
-    base = round(at * _SECOND)
-    earliest, latest = base - round(lag * _SECOND), base + round(KUBERNETES_RESOLUTION * _SECOND)
+    earliest = round(at * _SECOND)
+    latest = earliest + round(KUBERNETES_RESOLUTION * _SECOND)
     if arrival is None:
         return Boundary(earliest, latest, "kubernetes"), False
     if arrival < earliest:
@@ -423,12 +424,13 @@ def _member_links(
         part = "retries"
     if chosen.pod is not None:
         pod = chosen.pod
-        started, early = _kubernetes(pod.started, pod.arrivals_ns.get("running"), START_LAG)
+        started, early = _kubernetes(pod.started, pod.arrivals_ns.get("running"))
+        created = _created(chosen, errors)
+        if started is not None and created is not None:
+            started = replace(started, lag=max(0, started.earliest - created.earliest))
         if early:
             errors.append(f"{pod.name}: the watch told that it ran before Kubernetes says it started")
-        links.append(
-            _Link(part, member, _created(chosen, errors), f"{name}: its pod's creation was not observed")
-        )
+        links.append(_Link(part, member, created, f"{name}: its pod's creation was not observed"))
         links.append(_Link("create", member, started, f"{name}: its container's start was not observed"))
         part = "start"
     elif chosen.token and _has_pods(grouped):
@@ -483,7 +485,8 @@ def _parts(links: Sequence[_Link], errors: list[str]) -> list[Part]:
         names = []
     parts: list[Part] = []
     for (_, _, before), (name, member, after) in pairwise(known):
-        low, high = after.earliest - before.latest, after.latest - before.earliest
+        low = after.earliest - after.lag - before.latest
+        high = after.latest - (before.earliest - before.lag)
         part = Part(
             name=name,
             step=member.step if member else None,

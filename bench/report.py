@@ -68,8 +68,9 @@ LIMITS = (
     "so a handoff is understated, and `create` overstated, by up to half a second (a quarter on average where "
     "the watch is prompt), for all orchestrators alike. `overhead` and `user` come from the ledger alone and "
     "are free of this. Single parts below a second should be read with their bounds.",
-    "A container's start is noted after its process was forked, so `start` can be slightly negative; the "
-    "record calls it an error only beyond what that and the resolution explain.",
+    "A container's start is noted up to seconds after its process was forked, so `start` can come out negative "
+    "and `create` too long by as much; their bounds allow for it, and their sum is sound. A process older than "
+    "its pod is an error of the record.",
     "Makespans are from submission to the terminal state as observed by the harness; medians are over runs that "
     "succeeded and were verified. Failures and timeouts are not in the medians but in columns and a section of "
     "their own: where there are any, the median is of what was left.",
@@ -175,8 +176,8 @@ def contents(records: Sequence[RunRecord]) -> dict[str, Any]:
                 "errors": list(record.breakdown.errors),
             }
             for cell in found
-            for record in cell.records
-            if record.breakdown is not None and record.breakdown.errors
+            for record in cell.flawed
+            if record.breakdown is not None
         ],
         "outliers": [entry for cell in found for entry in _outliers(cell)],
     }

@@ -155,6 +155,12 @@ def test_verify_finds_any_changed_byte(
     assert verify(folder)
 
 
+def test_verify_finds_bytes_that_change_no_value(tmp_path: Path) -> None:
+    store = filled(tmp_path, 1)
+    store.path.write_bytes(store.path.read_bytes().replace(b'"cold":', b'"cold": '))
+    assert [str(p) for p in store.verify()] == ["line 1 (run-0): its bytes are not as they were written"]
+
+
 def test_verify_finds_doubled_samples_and_torn_tails(tmp_path: Path) -> None:
     store = filled(tmp_path, 1)
     line = store.path.read_bytes()
