@@ -391,7 +391,7 @@ def sweep(image: str) -> Workflow:
             indexed=True,
             files_in=("train",),
             files_out=("model",),
-            outputs=("model_uri", "model_sha256"),
+            outputs=("model_uri", "model_sha256", "seed", "k", "index"),
         )
         evaluate = _step(
             image,
@@ -410,17 +410,14 @@ def sweep(image: str) -> Workflow:
         with DAG(
             name="candidate",
             inputs=[*(Parameter(name=n) for n in (*names, "ratings_uri")), m.Artifact(name="ratings")],
+            # An output of a DAG can only be an output of one of its tasks, not one of its inputs.
             outputs=[
-                *(Parameter(name=n, value_from=m.ValueFrom(parameter=here[n])) for n in names),
-                *(
-                    Parameter(name=n, value_from=m.ValueFrom(parameter=_output(task, n)))
-                    for n, task in (
-                        ("score", "eval"),
-                        ("passed", "eval"),
-                        ("model_uri", "train"),
-                        ("model_sha256", "train"),
-                    )
-                ),
+                Parameter(name=n, value_from=m.ValueFrom(parameter=_output(task, n)))
+                for task, left in (
+                    ("train", (*names, "model_uri", "model_sha256")),
+                    ("eval", ("score", "passed")),
+                )
+                for n in left
             ],
         ) as candidate:
             Task(

@@ -11,7 +11,11 @@ from core.train import Checkpoints, train
 
 
 def run(context: StepContext) -> dict[str, str]:
-    """Outputs model_uri, model_sha256. Raises BadInput, StoreError."""
+    """Outputs model_uri, model_sha256, and seed, k and index, by which a sweep tells candidates apart.
+
+    Raises:
+        BadInput, StoreError: as reading and writing the files does.
+    """
     config = context.config
     data, _ = from_npz(context.load("train"), context.read_place("train"))
     key = f"{recommender.FORMAT}/{context.read['train'].sha256}/k={config.k}"
@@ -31,4 +35,10 @@ def run(context: StepContext) -> dict[str, str]:
         f"train: {len(model.item_ids)} items, k={model.k}, {progress.blocks} blocks"
         f" ({progress.resumed_blocks} from checkpoints), {progress.work_seconds:.3f} s of work"
     )
-    return {"model_uri": made.uri, "model_sha256": made.sha256}
+    return {
+        "model_uri": made.uri,
+        "model_sha256": made.sha256,
+        "seed": str(config.seed),
+        "k": str(config.k),
+        "index": "" if context.index is None else str(context.index),
+    }
