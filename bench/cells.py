@@ -1,7 +1,7 @@
 """Stored records grouped into the cells of the comparison, with the numbers every table takes from them."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from bench.records import RunRecord, Scenario
@@ -48,9 +48,14 @@ class Cell:
     def scenario(self) -> Scenario:
         return self.records[0].scenario
 
-    @property
+    @cached_property
     def knob(self) -> str | None:
-        return self.records[0].knob
+        return next((record.knob for record in self.records if record.knob), None)
+
+    @cached_property
+    def blocking(self) -> dict[str, str]:
+        """The facts that its runs were measured under."""
+        return (self.measured or self.records)[0].environment.blocking
 
     @cached_property
     def measured(self) -> tuple[RunRecord, ...]:
@@ -151,19 +156,31 @@ def key_of(record: RunRecord) -> CellKey:
 
 
 def cells(records: Iterable[RunRecord]) -> list[Cell]:
-    """One cell for each scenario and environment, sorted; the order of the records does not matter."""
+    """One cell for each scenario and environment, sorted; the order of the records does not matter.
+
+    Runs that ended before the target told its facts carry a fingerprint cut short: where none of them was
+    measured and just one cell of the scenario has those facts and more, they are that cell's.
+    """
     grouped: dict[CellKey, list[RunRecord]] = {}
     for record in records:
         grouped.setdefault(key_of(record), []).append(record)
-    return [
-        Cell(
-            key,
-            tuple(
-                sorted(members, key=lambda r: (r.sample.plan_id, r.sample.index, r.sample.number, r.run_id))
-            ),
-        )
-        for key, members in sorted(grouped.items())
-    ]
+    for key in sorted(grouped):
+        facts = grouped[key][0].environment.blocking.items()
+        fuller = [
+            other
+            for other, members in grouped.items()
+            if other != key
+            and replace(other, environment=key.environment) == key
+            and facts < members[0].environment.blocking.items()
+        ]
+        if len(fuller) == 1 and not any(is_measured(record) for record in grouped[key]):
+            grouped[fuller[0]] += grouped.pop(key)
+    return [Cell(key, tuple(sorted(members, key=_order))) for key, members in sorted(grouped.items())]
+
+
+def _order(record: RunRecord) -> tuple[str, int, int, str]:
+    sample = record.sample
+    return sample.plan_id, sample.index, sample.number, record.run_id
 
 
 def common_keys(found: Sequence[Cell]) -> frozenset[str]:
@@ -175,13 +192,13 @@ def common_keys(found: Sequence[Cell]) -> frozenset[str]:
     asked = [cell for cell in found if cell.measured and cell.key.orchestrator != "noop"] or list(found)
     by_orchestrator: dict[str, set[str]] = {}
     for cell in asked:
-        by_orchestrator.setdefault(cell.key.orchestrator, set()).update(cell.records[0].environment.blocking)
+        by_orchestrator.setdefault(cell.key.orchestrator, set()).update(cell.blocking)
     return frozenset(set.intersection(*by_orchestrator.values())) if by_orchestrator else frozenset()
 
 
 def comparable(one: Cell, other: Cell) -> list[str]:
     """Blocking facts that both carry with different values: any of them forbids a comparison."""
-    a, b = one.records[0].environment.blocking, other.records[0].environment.blocking
+    a, b = one.blocking, other.blocking
     return sorted(name for name in a.keys() & b.keys() if a[name] != b[name])
 
 
@@ -190,7 +207,7 @@ def floor_of(cell: Cell, found: Sequence[Cell]) -> Cell | None:
     name = FLOORS.get(cell.key.task)
     for other in found:
         same = other.key.work == cell.key.work and other.key.task == cell.key.task
-        if same and other.key.orchestrator == name and not comparable(cell, other):
+        if same and other.key.orchestrator == name and other.measured and not comparable(cell, other):
             return other
     return None
 

@@ -157,9 +157,11 @@ def _bar(stretches: Sequence[_Stretch], columns: int, first: float, span: float)
     drawn: list[tuple[float, _Kind] | None] = [None] * columns
     for stretch in stretches:
         start, end = _column(stretch.start, columns, first, span), _column(stretch.end, columns, first, span)
-        for column in range(start, max(end, start + 1)):
+        for column in range(start, end + 1):
             left = first + column * span / columns
             covered = min(stretch.end, left + span / columns) - max(stretch.start, left)
+            if covered <= 0 and column > start:
+                continue
             weight = float("inf") if stretch.kind is LOST else covered
             there = drawn[column]
             if there is None or weight > there[0]:

@@ -109,11 +109,11 @@ def as_pytest_benchmark(records: Sequence[RunRecord]) -> str:
 
 def _machine(found: Sequence[Cell]) -> dict[str, Any]:
     """Where all cells ran alike, those facts; pytest-benchmark shows and compares `cpu` and `system`."""
-    blocking: Mapping[str, str] = found[0].records[0].environment.blocking if found else {}
+    blocking: Mapping[str, str] = found[0].blocking if found else {}
     shared = {
         name: value
         for name, value in blocking.items()
-        if all(cell.records[0].environment.blocking.get(name) == value for cell in found)
+        if all(cell.blocking.get(name) == value for cell in found)
     }
     return {**shared, "node": "", "cpu": {"brand_raw": shared.get("cpu", "unknown")}}
 

@@ -225,7 +225,7 @@ def _groups(found: Sequence[Cell]) -> list[Group]:
 
 
 def _blocking(cell: Cell) -> dict[str, str]:
-    return cell.records[0].environment.blocking
+    return cell.blocking
 
 
 def _environment(group: Group) -> dict[str, Any]:

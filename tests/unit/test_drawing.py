@@ -49,6 +49,12 @@ def test_rows_are_to_scale_and_follow_one_another() -> None:
     assert rows["probe[1]"].index("·") >= rows["probe[0]"].rindex("█")
 
 
+def test_a_column_shows_what_takes_up_most_of_it() -> None:
+    stretches = [drawing._Stretch(drawing.USER, 0.0, 0.9), drawing._Stretch(drawing.WAIT, 0.9, 2.0)]
+    assert drawing._bar(stretches, 2, 0.0, 2.0).plain == "█·"
+    assert drawing._bar(stretches[::-1], 2, 0.0, 2.0).plain == "█·"
+
+
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_no_line_is_wider_than_asked_for(width: int) -> None:
     for workload, steps in (("pipeline", 7), ("fanout", 50)):

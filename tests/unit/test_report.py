@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from adapters.base import BenchError
-from bench.records import Environment, RunRecord, Verification
+from bench.records import Environment, RunRecord, Sample, Verification
 from bench.report import build, contents
 from tests.unit.made_records import MadeRun, made, scenario
 
@@ -225,6 +225,22 @@ def test_failures_void_and_unsupported_are_rows_with_reasons(tmp_path: Path) -> 
     for line in text.splitlines():
         if line.startswith("| argo | default"):
             assert line.count(" | ") == 9
+
+
+def test_a_run_that_ended_before_the_target_told_its_facts_is_in_its_scenarios_row() -> None:
+    """As seen on kind: a void first try, without the cluster's facts, and sorted before all others."""
+    short = Environment(blocking={"cpu": "made up", "cores": "2"})
+    early = [
+        made(
+            scenario(name, "chain", 3), 90 + i, status="void", reason="killed", environment=short
+        ).model_copy(update={"run_id": f"{name}-early", "sample": Sample(plan_id="a", scenario="", index=0)})
+        for i, name in enumerate(("pods", "argo"))
+    ]
+    (table,) = contents([*early, *study(3)])["tables"]
+    assert [(r["orchestrator"], r["n"], r["void"], r["apart"]) for r in table["rows"]] == [
+        ("pods", 3, 1, []), ("noop", 3, 0, []), ("argo", 3, 1, []), ("argo", 3, 0, []),
+    ]  # fmt: skip
+    assert row(table, "argo")["ratio"]["n"] == 3
 
 
 def test_contradictory_clocks_are_listed_and_count_for_the_makespan_only() -> None:
