@@ -23,6 +23,7 @@ STEPS = (
     "rollback",
     "select",
     "probe",
+    "outcome",
 )
 StepName = Literal[
     "ingest",
@@ -35,6 +36,7 @@ StepName = Literal[
     "rollback",
     "select",
     "probe",
+    "outcome",
 ]
 FaultKind = Literal["exception", "exit1", "exit137", "oom", "hang", "ignore-sigterm", "kill-between-writes"]
 
