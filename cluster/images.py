@@ -173,16 +173,17 @@ def requirements(stages: Stages, extra: str = "") -> str:
     if uv is None:
         raise ClusterError("uv is not on the path.", remedy="pip install uv")
     name = f"requirements-{extra or 'base'}"
+    options = ["--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate"]
+    if extra:
+        # polars is the largest of the base set, and no server imports it.
+        options += ["--extra", extra, "--prune", "polars"]
     inputs = {
         "project": digest_files(PROJECT, [PROJECT / "pyproject.toml", PROJECT / "uv.lock"]),
-        "extra": extra,
+        "options": options,
     }
 
     def export(log: Log) -> Outputs:
-        command = [uv, "export", "--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate"]
-        if extra:
-            # The largest of the base set, and no server imports it.
-            command += ["--extra", extra, "--prune", "polars"]
+        command = [uv, "export", *options]
         return {"text": log.output([*command, "--project", PROJECT]) + "\n"}
 
     return stages.run(name, inputs, export)["text"]
