@@ -153,7 +153,7 @@ def _column(at: float, columns: int, first: float, span: float) -> int:
 
 
 def _bar(stretches: Sequence[_Stretch], columns: int, first: float, span: float) -> Text:
-    """Characters by scale; a stretch shorter than a column is drawn where no longer one claims it."""
+    """Characters by scale: a column shows what takes up most of it, but user code is always seen."""
     drawn: list[tuple[float, _Kind] | None] = [None] * columns
     for stretch in stretches:
         start, end = _column(stretch.start, columns, first, span), _column(stretch.end, columns, first, span)
@@ -166,6 +166,9 @@ def _bar(stretches: Sequence[_Stretch], columns: int, first: float, span: float)
             there = drawn[column]
             if there is None or weight > there[0]:
                 drawn[column] = (weight, stretch.kind)
+    for stretch in stretches:
+        if stretch.kind is USER and not any(mark and mark[1] is USER for mark in drawn):
+            drawn[_column(stretch.start, columns, first, span)] = (0.0, USER)
     bar = Text()
     for mark in drawn:
         if mark is None:

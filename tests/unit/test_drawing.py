@@ -40,12 +40,14 @@ def test_every_step_has_a_row_and_every_kind_its_character() -> None:
 def test_rows_are_to_scale_and_follow_one_another() -> None:
     run = MadeRun(scenario("argo", "chain", 2))
     run.ledger, run.pods, run.attempts = [], [], []
-    first = run.add(Member("probe", 0), run.accepted + SECOND, user=10)["user_end_ns"]
-    last = run.add(Member("probe", 1), first + SECOND, user=40)["user_end_ns"]
+    one = run.add(Member("probe", 0), run.accepted + SECOND, user=10)
+    two = run.add(Member("probe", 1), one["user_end_ns"] + SECOND, user=40)
+    last = two["user_end_ns"]
+    scale = (last - two["user_start_ns"]) / (one["user_end_ns"] - one["user_start_ns"])
     run.last_look, run.first_terminal = last, last + 1000
     run.makespan = run.first_terminal - run.submit
     rows = bars(plain(drawing.timeline(run.record(), 120)))
-    assert rows["probe[1]"].count("█") == pytest.approx(4 * rows["probe[0]"].count("█"), rel=0.25)
+    assert rows["probe[1]"].count("█") == pytest.approx(scale * rows["probe[0]"].count("█"), rel=0.1)
     assert rows["probe[1]"].index("·") >= rows["probe[0]"].rindex("█")
 
 
@@ -53,6 +55,8 @@ def test_a_column_shows_what_takes_up_most_of_it() -> None:
     stretches = [drawing._Stretch(drawing.USER, 0.0, 0.9), drawing._Stretch(drawing.WAIT, 0.9, 2.0)]
     assert drawing._bar(stretches, 2, 0.0, 2.0).plain == "█·"
     assert drawing._bar(stretches[::-1], 2, 0.0, 2.0).plain == "█·"
+    short = [drawing._Stretch(drawing.WAIT, 0.0, 1.99), drawing._Stretch(drawing.USER, 1.99, 2.0)]
+    assert drawing._bar(short, 2, 0.0, 2.0).plain == "·█"
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
