@@ -18,9 +18,10 @@ A boundary is known to lie in an interval, by the clock that told it:
   `start` has returned: over a second later on a busy machine), so its bounds reach back to the pod's creation.
 - ledger: exact, but for the process start, which the kernel keeps in ticks: [t, t + PROCESS_TICK].
 
-A part's `seconds` is the difference of midpoints, so that parts add up; `low` and `high` are what the two
-intervals allow. A part with `high < 0` cannot be explained by resolution: an error of the record. Nothing is
-clamped.
+A part's `seconds` is the difference of best estimates, so that parts add up: the midpoint of an interval, or its
+end where a watch tells of the moment at once (a pod's creation, the terminal state: the API server sends them as it
+stores them). `low` and `high` are what the two intervals allow. A part with `high < 0` cannot be explained by
+resolution: an error of the record. Nothing is clamped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,6 +37,8 @@ KUBERNETES_RESOLUTION = 1.0
 """Seconds: `metav1.Time` is truncated to whole seconds."""
 PROCESS_TICK = 0.01
 """Seconds: field 22 of /proc/PID/stat counts ticks of 10 ms."""
+PROMPT = 1.0
+"""Seconds after the last moment at which a pod can have been created, within which its watch event was prompt."""
 CLOCK_READS = 0.02
 """Seconds between reading the wall clock and the monotonic clock, at both ends of a run together."""
 
@@ -48,17 +51,19 @@ class Boundary:
     """An instant that lies in [earliest, latest], wall nanoseconds, by one clock.
 
     What the clock tells of may have happened up to `lag` nanoseconds before it was noted: that widens the
-    bounds of the parts, and leaves the middle where the clock says.
+    bounds of the parts, and leaves the best estimate where the clock says. `seen`: a watch told of it at once,
+    so that its end is the best estimate.
     """
 
     earliest: int
     latest: int
     clock: str
     lag: int = 0
+    seen: bool = False
 
     @property
-    def twice_middle(self) -> int:
-        return self.earliest + self.latest
+    def twice_best(self) -> int:
+        return 2 * self.latest if self.seen else self.earliest + self.latest
 
 
 @dataclass(frozen=True)
@@ -171,10 +176,9 @@ def breakdown(
     Without pods the chain goes to the process start instead of the pod's creation. Where a step is a mere
     `call` (see `task`) its process is older than the run, and the chain goes straight to user start.
 
-    `residual` is the monotonic makespan less the sum of the parts. The sum runs on the wall clock from
-    submit to the middle of the interval in which the terminal state appeared, the makespan to its end. So
-    `residual_bound` is half that interval plus CLOCK_READS; more means that the wall clock was stepped
-    during the run, and no part that crosses the step can be trusted.
+    `residual` is the monotonic makespan less the sum of the parts, which runs on the wall clock between the same
+    two moments. `residual_bound` is CLOCK_READS; more means that the wall clock was stepped during the run, and
+    no part that crosses the step can be trusted.
     """
     makespan = client.makespan_monotonic_ns / _SECOND
     errors: list[str] = []
@@ -195,11 +199,12 @@ def breakdown(
         min(client.last_non_terminal_ns, client.first_terminal_ns),
         max(client.last_non_terminal_ns, client.first_terminal_ns),
         "client",
+        seen=True,
     )
     links.append(_Link("finish", None, terminal))
     parts = _parts(links, errors)
     residual = makespan - sum(part.seconds for part in parts)
-    bound = (terminal.latest - terminal.earliest) / 2 / _SECOND + CLOCK_READS
+    bound = CLOCK_READS
     if abs(residual) > bound:
         errors.append(
             f"residual: the parts add up to {makespan - residual:.3f} s of a makespan of {makespan:.3f} s; "
@@ -241,6 +246,9 @@ def _created(passage: Passage, errors: list[str] | None = None, calls: bool = Fa
     boundary, early = _kubernetes(pod.created, pod.arrivals_ns.get("created"))
     if early and errors is not None:
         errors.append(f"{pod.name}: the watch told of its creation before Kubernetes says it was created")
+    arrival = pod.arrivals_ns.get("created")
+    if boundary is not None and arrival is not None and arrival - boundary.latest < PROMPT * _SECOND:
+        return replace(boundary, seen=True)
     return boundary
 
 
@@ -356,7 +364,7 @@ def _first_created(
         for passage in grouped.get((member.step, member.index), [])
         if (boundary := _created(passage, calls=calls)) is not None
     ]
-    return min(found, key=lambda b: b.twice_middle, default=None)
+    return min(found, key=lambda b: b.twice_best, default=None)
 
 
 def _steps(
@@ -491,7 +499,7 @@ def _parts(links: Sequence[_Link], errors: list[str]) -> list[Part]:
             name=name,
             step=member.step if member else None,
             index=member.index if member else None,
-            seconds=(after.twice_middle - before.twice_middle) / 2 / _SECOND,
+            seconds=(after.twice_best - before.twice_best) / 2 / _SECOND,
             low=low / _SECOND,
             high=high / _SECOND,
             clocks=before.clock if before.clock == after.clock else f"{before.clock}→{after.clock}",

@@ -79,7 +79,7 @@ class PodClock(Frozen):
 class Part(Frozen):
     """A piece of a run's time between two neighbouring boundaries.
 
-    `seconds` is the difference of the boundaries' midpoints, `low` and `high` what their resolution allows.
+    `seconds` is the difference of the boundaries' best estimates, `low` and `high` what their resolution allows.
     """
 
     name: str

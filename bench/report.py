@@ -63,11 +63,10 @@ BIAS = (
 )
 
 LIMITS = (
-    "Kubernetes' timestamps are truncated to whole seconds. A pod's creation lies between its timestamp and the "
-    "earlier of one second later and the watch's arrival; a part is the difference of such intervals' middles, "
-    "so a handoff is understated, and `create` overstated, by up to half a second (a quarter on average where "
-    "the watch is prompt), for all orchestrators alike. `overhead` and `user` come from the ledger alone and "
-    "are free of this. Single parts below a second should be read with their bounds.",
+    "Kubernetes' timestamps are truncated to whole seconds. A pod's creation is taken from the watch's arrival, "
+    "which follows it by milliseconds; its timestamp bounds it. A container's start is known to a second only. "
+    "`overhead` and `user` come from the ledger alone. Single parts below a second should be read with their "
+    "bounds.",
     "A container's start is noted up to seconds after its process was forked, so `start` can come out negative "
     "and `create` too long by as much; their bounds allow for it, and their sum is sound. A process older than "
     "its pod is an error of the record.",
