@@ -35,10 +35,34 @@ def run_cli(app: Callable[[], Any]) -> NoReturn:
     try:
         app()
     except BenchError as error:
-        print(render(error), file=sys.stderr)
-        sys.exit(exit_code(error))
+        fail(error)
     except BrokenPipeError:
         # The reader (`| head`) left: keep the interpreter from complaining about it while it shuts down.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILED)
+    except OSError as error:
+        name = f" ({error.filename})" if error.filename else ""
+        fail(
+            BenchError(
+                f"{error.strerror or error}{name}",
+                "free space or fix access, then the same command again",
+                "what was stored before",
+            )
+        )
+    except Exception as error:  # the last line of defence: a traceback is for those who ask for it
+        if os.environ.get("BENCH_DEBUG"):
+            raise
+        fail(
+            BenchError(
+                f"unexpected: {type(error).__name__}: {error}",
+                "BENCH_DEBUG=1 and the same command show where; this is a defect of bench",
+                "what was stored before",
+            )
+        )
     sys.exit(0)
+
+
+def fail(error: BenchError) -> NoReturn:
+    """Print the error and end the process."""
+    print(render(error), file=sys.stderr)
+    sys.exit(exit_code(error))

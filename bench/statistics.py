@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import comb, isnan
 
 import numpy as np
-from scipy import stats
+import scipy  # `scipy.stats` loads when it is first used, which `bench --help` does not wait for
 
 SEED = 20_260_101
 LEVEL = 0.95
@@ -86,7 +86,7 @@ def order_interval(samples: Sequence[float], level: float = LEVEL, quantile: flo
     if n < 2:
         return None
     tail = (1 - level) / 2
-    below = stats.binom(n, quantile)
+    below = scipy.stats.binom(n, quantile)
     ranks = np.arange(1, n + 1)
     low_ranks = ranks[below.cdf(ranks - 1) <= tail]
     high_ranks = ranks[below.sf(ranks - 1) <= tail]
@@ -140,7 +140,7 @@ def _bootstrap(
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # scipy warns that BCa is undefined, and answers NaN: handled above
-        interval = stats.bootstrap(
+        interval = scipy.stats.bootstrap(
             (data,),
             np.median,
             confidence_level=level,
@@ -202,7 +202,7 @@ def difference(first: Sequence[float], second: Sequence[float], seed: int = SEED
     elif np.all(gaps == gaps[0]) and gaps[0] == 0:
         p = 1.0
     else:
-        p = _permutation_p(stats.rankdata(np.concatenate([a, b])), n, exact, seed)
+        p = _permutation_p(scipy.stats.rankdata(np.concatenate([a, b])), n, exact, seed)
     return Difference(
         n=(n, m),
         shift=float(np.median(gaps)),
@@ -222,7 +222,7 @@ def _permutation_p(
         del second
         return np.asarray(np.sum(first, axis=axis))
 
-    result = stats.permutation_test(
+    result = scipy.stats.permutation_test(
         (ranks[:n], ranks[n:]),
         rank_sum,
         permutation_type="independent",
@@ -244,8 +244,8 @@ def _shift_interval(
     tail = (1 - level) / 2
     if n * m > _EXACT_U:
         middle, spread = n * m / 2, (n * m * (n + m + 1) / 12) ** 0.5
-        c = max(1, int(middle - float(stats.norm.isf(tail)) * spread))
-        attained = 1 - 2 * float(stats.norm.cdf((c - 0.5 - middle) / spread))
+        c = max(1, int(middle - float(scipy.stats.norm.isf(tail)) * spread))
+        attained = 1 - 2 * float(scipy.stats.norm.cdf((c - 0.5 - middle) / spread))
     else:
         counts = _mann_whitney(n, m)
         total, below, c = sum(counts), 0, 0
@@ -288,7 +288,7 @@ def proportion(successes: int, n: int, level: float = LEVEL) -> Estimate:
     """A count out of n with its exact binomial interval (Clopper & Pearson 1934)."""
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"{successes} of {n}")
-    found = stats.binomtest(successes, n).proportion_ci(confidence_level=level, method="exact")
+    found = scipy.stats.binomtest(successes, n).proportion_ci(confidence_level=level, method="exact")
     return Estimate(successes / n, n, Interval(float(found.low), float(found.high), level, "Clopper–Pearson"))
 
 

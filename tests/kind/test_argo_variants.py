@@ -1,0 +1,103 @@
+"""What Argo offers beside the measured path: approval, the shared volume, the cluster-wide template, the schedule."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from adapters.argo.adapter import GROUP, VERSION, ArgoDriver, ArgoRuntime
+from adapters.base import RunHandle, RunRequest, Status, Target
+from adapters.targets import PIPELINE_NAMESPACE
+from adapters.workloads import PIPELINE
+from tests.conformance.suite import Bench
+
+pytestmark = [pytest.mark.kind, pytest.mark.usefixtures("cluster_is_up")]
+
+
+@pytest.fixture(scope="module")
+def argo() -> Bench:
+    bench = Bench("argo", Target.KIND, "tuned")
+    bench.runtime.deploy("tuned")
+    return bench
+
+
+@pytest.fixture
+def driver(argo: Bench) -> ArgoDriver:
+    assert isinstance(argo.driver, ArgoDriver)
+    return argo.driver
+
+
+def submitted(driver: ArgoDriver, variant: str) -> RunHandle:
+    request = RunRequest(
+        run_id=f"var-{os.urandom(4).hex()}",
+        workload="pipeline",
+        configuration="tuned",
+        variant=variant,
+        deadline_seconds=600,
+    )
+    return driver.submit(request)
+
+
+@pytest.fixture
+def volume_run(driver: ArgoDriver) -> Iterator[RunHandle]:
+    handle = submitted(driver, "volume")
+    yield handle
+    driver.cancel(handle.run_id)
+
+
+def test_the_shared_volume_gives_the_same_model(
+    argo: Bench, driver: ArgoDriver, volume_run: RunHandle
+) -> None:
+    outcome = driver.wait(volume_run, 600)
+    assert outcome.status is Status.SUCCEEDED, outcome.reason
+    finished = [row for row in argo.scene.ledger(volume_run.run_id) if row["event"] == "finish"]
+    assert [row["step"] for row in finished] == list(PIPELINE)
+    train = next(row for row in finished if row["step"] == "train")
+    assert train["data"]["outputs"]["model_uri"].startswith("file:///shared/runs/")
+    served = argo.scene.served()
+    assert served is not None
+    assert served["sha256"] == train["data"]["outputs"]["model_sha256"]
+
+
+def test_promotion_waits_for_approval_and_the_outcome_is_recorded(argo: Bench, driver: ArgoDriver) -> None:
+    handle = submitted(driver, "approve")
+    kube = argo.scene.where.kube
+
+    def suspended() -> bool:
+        where = {"group": GROUP, "version": VERSION, "namespace": PIPELINE_NAMESPACE, "plural": "workflows"}
+        for _, found in kube.follow(kube.custom.list_namespaced_custom_object, handle.run_id, 300, **where):
+            nodes = found.get("status", {}).get("nodes") or {}
+            if any(n["type"] == "Suspend" and n.get("phase") == "Running" for n in nodes.values()):
+                return True
+        return False
+
+    assert suspended()
+    assert not [row for row in argo.scene.ledger(handle.run_id) if row["step"] == "promote"]
+    driver.approve(handle.run_id)
+    outcome = driver.wait(handle, 300)
+    assert outcome.status is Status.SUCCEEDED, outcome.reason
+    rows = argo.scene.ledger(handle.run_id)
+    assert [row["step"] for row in rows if row["event"] == "finish"] == [*PIPELINE, "outcome"]
+    (said,) = [row for row in rows if row["event"] == "effect" and row["step"] == "outcome"]
+    assert said["data"]["status"] == "Succeeded"
+    driver.cancel(handle.run_id)
+
+
+def test_the_schedule_and_the_shared_definition_are_there(argo: Bench) -> None:
+    custom = argo.scene.where.kube.custom
+    nightly = custom.get_namespaced_custom_object(
+        GROUP, VERSION, PIPELINE_NAMESPACE, "cronworkflows", "recommender-nightly"
+    )
+    assert nightly["spec"]["schedules"] == ["0 2 * * *"]
+    # The controller has accepted it: an invalid schedule or template reference is a condition here.
+    bad = [c for c in nightly.get("status", {}).get("conditions") or [] if c["type"] == "SubmissionError"]
+    assert bad == []
+    shared = custom.get_cluster_custom_object(
+        GROUP, VERSION, "clusterworkflowtemplates", "recommender-pipeline-shared"
+    )
+    assert shared["spec"]["entrypoint"] == "main"
+
+
+def test_metrics_are_readable(argo: Bench) -> None:
+    assert isinstance(argo.runtime, ArgoRuntime)
+    assert "argo_workflows" in argo.runtime.metrics()

@@ -1,0 +1,78 @@
+"""What survives being killed on the real cluster: the harness, and Argo's controller."""
+
+import json
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from adapters.base import Target
+from bench.observe import ClusterScene
+from bench.store import Store
+from tests.conformance.suite import Bench
+from tests.kind.test_run import BENCH
+
+pytestmark = [pytest.mark.kind, pytest.mark.usefixtures("cluster_is_up")]
+
+
+@pytest.fixture(scope="module")
+def argo() -> Bench:
+    bench = Bench("argo", Target.KIND, "tuned")
+    bench.runtime.deploy("tuned")
+    return bench
+
+
+@pytest.mark.parametrize("moment", ["running", "terminated"], ids=["during a step", "between steps"])
+def test_controller_killed(argo: Bench, moment: str) -> None:
+    """The run goes on and ends well; no step runs twice."""
+    handle = argo.submit("chain", steps=2, sleep_seconds=3)
+    kube = argo.scene.where.kube
+    (component,) = argo.runtime.components()
+    with argo.scene.watch(handle.run_id) as watcher:
+        assert watcher.wait_for(moment, 120)
+        for pod in kube.core.list_namespaced_pod(
+            component.namespace, label_selector=component.selector
+        ).items:
+            kube.core.delete_namespaced_pod(pod.metadata.name, component.namespace, grace_period_seconds=0)
+        ran = argo.finish(handle)
+    assert ran.outcome.status == "succeeded", ran.outcome.reason
+    assert [(row["index"], row["attempt"]) for row in ran.events("start")] == [(0, 1), (1, 1)]
+    assert argo.driver.cancel(handle.run_id)
+
+
+def test_bench_killed_on_argo(argo: Bench, tmp_path: Path) -> None:
+    """Killed at three seeded moments of a run: every sample is there once, and nothing is left on the cluster."""
+    words = ["run", "-o", "argo", "-c", "tuned", "-w", "chain", "--steps", "1", "--no-controls"]
+    words += ["--n", "2", "--jitter", "0", "--results", str(tmp_path)]
+    source = random.Random(3)
+    for _ in range(3):
+        process = subprocess.Popen([*BENCH, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            # The moment is the test's input: anywhere from the start-up of `bench` to the end of a run.
+            process.wait(timeout=source.uniform(3, 25))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+    done = subprocess.run([*BENCH, *words], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stderr
+    store = Store(tmp_path)
+    records = store.records()
+    assert store.verify() == []
+    assert sorted(r.sample.index for r in records if r.status == "succeeded") == [0, 1]
+    assert {r.status for r in records} <= {"succeeded", "void"}
+    started = [json.loads(line)["run_id"] for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
+    assert sorted(started) == sorted(record.run_id for record in records)
+    kube = ClusterScene(Target.KIND).where.kube
+    listed = kube.custom.list_namespaced_custom_object("argoproj.io", "v1alpha1", "bookstore-ml", "workflows")
+    assert not {item["metadata"]["name"] for item in listed["items"]} & set(started)
+
+
+def test_a_run_that_never_ends_is_cut_at_its_deadline(argo: Bench, tmp_path: Path) -> None:
+    words = ["run", "-o", "argo", "-c", "tuned", "-w", "chain", "--steps", "1", "--no-controls", "--n", "1"]
+    words += ["--jitter", "0", "--deadline", "15", "--set", "sleep_seconds=600", "--results", str(tmp_path)]
+    done = subprocess.run([*BENCH, *words], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    (record,) = Store(tmp_path).records()
+    assert record.status == "timeout"
+    assert record.reason
