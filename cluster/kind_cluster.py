@@ -16,7 +16,7 @@ from cluster.state import Origin, Paths, write_atomic
 READY_SECONDS = 120
 # Nothing answers there (a documentation address), so names outside the cluster fail fast instead of looping.
 NO_RESOLVER = "192.0.2.53"
-DATA_FOLDERS = ("postgres", "s3", "ledger")
+DATA_FOLDERS = ("postgres", "s3", "ledger", "shared")
 
 
 def create(
