@@ -98,7 +98,7 @@ def test_every_claim_is_bound_to_a_volume_made_for_it() -> None:
         item["spec"]["claimRef"]["name"]: item for item in objects() if item["kind"] == "PersistentVolume"
     }
     claims = {item["metadata"]["name"] for item in objects() if item["kind"] == "PersistentVolumeClaim"}
-    assert set(volumes) == claims == {"postgres", "s3", "ledger"}
+    assert set(volumes) == claims == {"postgres", "s3", "ledger", "pipeline-shared"}
 
 
 class Fake:
