@@ -87,16 +87,23 @@ def _create(log: Log, stages: Stages, docker: Docker, kind: Path, config: str, o
         raise
     if origin == "build":
         _write_cni(log, docker)
-    for folder in DATA_FOLDERS:
-        log.run(
-            [docker.program, "exec", pins.NODE_NAME, "mkdir", "-p", f"/var/local/bench/{folder}"], env=env
-        )
     if not answers(docker, READY_SECONDS):
         _dump_node(log, docker)
         raise CommandFailed(f"the node was not Ready after {READY_SECONDS} s")
     # kind keeps a lock file and a folder-wide mode of its own; only the result is ours.
     fresh.chmod(0o600)
     fresh.replace(where.kubeconfig)
+
+
+def data_folders(stages: Stages, docker: Docker, node: str) -> None:
+    """The folders behind the `local` volumes; a stage of its own, so that a new one reaches a cluster that is up."""
+
+    def make(log: Log) -> Outputs:
+        folders = [f"/var/local/bench/{name}" for name in DATA_FOLDERS]
+        log.run([docker.program, "exec", pins.NODE_NAME, "mkdir", "-p", *folders], env=docker.env())
+        return {}
+
+    stages.run("data-folders", {"folders": DATA_FOLDERS, "node": node}, make)
 
 
 def _write_cni(log: Log, docker: Docker) -> None:

@@ -66,6 +66,7 @@ def _up(stages: Stages, mode: ImagesMode) -> ClusterInfo:
     else:
         node_tag = _pull_all(stages, docker, tags)
     node = kind_cluster.create(stages, docker, kind, node_tag, origin=origin, wrapper=wrapper)
+    kind_cluster.data_folders(stages, docker, node)
     references = {
         key: kind_cluster.load(stages, docker, key, tag, _repository(origin, key), node)
         for key, tag in sorted(tags.items())

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -160,13 +161,15 @@ def test_a_failing_lane_ends_the_commands_of_the_other(where: Paths) -> None:
             time.sleep(0.01)
         raise CommandFailed("the reason")
 
+    def lane(name: str, build: Callable[[Log], dict[str, str]]) -> Callable[[], None]:
+        def run() -> None:
+            stages.run(name, {}, build)
+
+        return run
+
     began = time.monotonic()
     with pytest.raises(ClusterError, match="the reason"):
-        lanes(
-            stages,
-            lambda: stages.run("slow", {}, slow) and None,
-            lambda: stages.run("fails", {}, fails) and None,
-        )
+        lanes(stages, lane("slow", slow), lane("fails", fails))
     assert time.monotonic() - began < 20
 
 
