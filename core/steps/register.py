@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from core import artifacts
+from core.artifacts import Artifact
 from core.codedigest import code_digest
-from core.context import StepContext
+from core.context import StepContext, step_folder
 from core.errors import BadInput
 from core.registry import Registration
 
@@ -17,8 +19,7 @@ def run(context: StepContext) -> dict[str, str]:
     metrics: dict[str, Any] = {}
     if context.has("metrics"):
         metrics = _metrics(context.load("metrics"), context.read_place("metrics"))
-    context.load("model")
-    model = context.read["model"]
+    model = _reachable(context, context.load("model"))
     evaluated = metrics.get("parents", {}).get("model", {}).get("sha256", model.sha256)
     if evaluated != model.sha256:
         raise BadInput(
@@ -85,6 +86,21 @@ def run(context: StepContext) -> dict[str, str]:
     context.made("model_version", f"models:/{version.name}/{version.version}", version.sha256)
     print(f"register: {version.name} version {version.version} in {registry.uri}")
     return {"model_name": version.name, "model_version": version.version, "lineage_uri": made.uri}
+
+
+def _reachable(context: StepContext, content: bytes) -> Artifact:
+    """The model where registry and serving can read it.
+
+    A model on a volume that only the steps mount is copied to the artifact store; another stays where it is.
+    """
+    model = context.read["model"]
+    root = context.settings.artifact_root
+    if artifacts.local_path(model.uri) is None or artifacts.local_path(root) is not None:
+        return model
+    place = artifacts.join(root, context.run_id, step_folder(context.step, context.index), "model.joblib")
+    context.effect("artifact.publish", place, sha256=model.sha256)
+    artifacts.write(place, content)
+    return Artifact(place, model.sha256, model.size, place)
 
 
 def _metrics(content: bytes, place: str) -> dict[str, Any]:
