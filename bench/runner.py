@@ -1,11 +1,12 @@
 """Carrying out a plan: deploy, submit, observe, record; nothing lost and nothing repeated when it is cut short."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGTERM, default_int_handler, signal
+from typing import Any
 
 import structlog
 
@@ -251,6 +252,8 @@ class Runner:
         reason = outcome.reason
         if status == "succeeded" and not verification.ok:
             status, reason = "failed", "; ".join(verification.problems)
+        elif status == "failed":
+            reason = "; ".join(filter(None, (reason, last_error(ledger))))
         configuration = self._configuration(scenario)
         knob = f"{configuration.knob}={configuration.value}" if configuration.knob else None
         record = RunRecord(
@@ -316,6 +319,12 @@ class Runner:
                 recorded_at=_now(),
             )
         )
+
+
+def last_error(ledger: Sequence[Mapping[str, Any]]) -> str:
+    """What the last attempt that failed said of it, empty where none did."""
+    failed = [event for event in ledger if event["event"] == "failed"]
+    return f"{failed[-1]['step']}: {failed[-1]['data'].get('error', '')}" if failed else ""
 
 
 @contextmanager

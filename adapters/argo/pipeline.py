@@ -34,6 +34,9 @@ SERVICE_ACCOUNT = "pipeline-argo"
 SHARED_CLAIM = "pipeline-shared"
 BUCKET_FOLDER = "runs/{{workflow.name}}/{{pod.name}}"
 
+NOT_BAD_INPUT = "lastRetry.exitCode != '2'"
+"""A step that ends with 2 was given something that cannot work: trying again is pointless."""
+
 FILES = {
     "ratings": "ratings.parquet",
     "train": "train.npz",
@@ -142,7 +145,7 @@ def _step(
         resources=m.ResourceRequirements.model_validate(podspec.RESOURCES),
         security_context=m.SecurityContext.model_validate(podspec.CONTAINER_SECURITY),
         volume_mounts=mounts,
-        retry_strategy=RetryStrategy(limit=retries, retry_policy="Always"),
+        retry_strategy=RetryStrategy(limit=retries, retry_policy="Always", expression=NOT_BAD_INPUT),
         labels={podspec.RUN_LABEL: "{{workflow.name}}", podspec.STEP_LABEL: step},
     )
 

@@ -159,6 +159,19 @@ def test_another_seed_is_another_model(records: list[RunRecord], folder: Path) -
     assert record.verification.model_sha256 not in (None, first.model_sha256)
 
 
+def test_a_missing_ratings_file_is_named_and_not_retried(records: list[RunRecord], tmp_path: Path) -> None:
+    done = bench(
+        *("run", "-o", "argo", "-c", "tuned", "--n", "1", "--jitter", "0", "--no-controls"),
+        *("--set", "dataset_uri=s3://artifacts/no-such.csv", "--results", str(tmp_path)),
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "s3://artifacts/no-such.csv" in done.stdout
+    (record,) = Store(tmp_path).records()
+    assert record.status == "failed"
+    assert [row["step"] for row in record.ledger if row["event"] == "start"] == ["ingest"]
+
+
 def test_no_secret_in_a_result(records: list[RunRecord], folder: Path) -> None:
     kube = ClusterScene(Target.KIND).where.kube
     import base64
