@@ -11,6 +11,7 @@ from typing import Any
 
 import jinja2
 from hera.workflows import models as m
+from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from adapters.argo import pipeline
@@ -45,6 +46,7 @@ CONFIGURATIONS = (
 )
 REQUEUE = {"default": None, "tuned": "1s"}
 OWN_NAMESPACE = "argo"
+LEASE = "workflow-controller"
 TERMINAL = {"Succeeded": Status.SUCCEEDED, "Failed": Status.FAILED, "Error": Status.FAILED}
 TEMPLATE_OF = {"fanout": "fanout", "sweep": "sweep"}
 
@@ -136,6 +138,29 @@ class ArgoRuntime:
         with explained("scaling the workflow controller"):
             self.kube.apps.patch_namespaced_deployment_scale("workflow-controller", OWN_NAMESPACE, body)
         self.kube.rolled_out(OWN_NAMESPACE, "workflow-controller", 120)
+        if on:
+            self._leads(60)
+
+    def _leads(self, seconds: float) -> None:
+        """Wait until the running controller holds the lease: a ready one works on nothing before that.
+
+        Raises `BenchError` where it does not within `seconds`.
+        """
+        with explained("waiting for the workflow controller to lead"):
+            pods = self.kube.core.list_namespaced_pod(OWN_NAMESPACE, label_selector="app=workflow-controller")
+            names = {pod.metadata.name for pod in pods.items}
+            leases = client.CoordinationV1Api(self.kube.api).list_namespaced_lease
+            end = time.monotonic() + seconds
+            while (left := end - time.monotonic()) > 0:
+                try:
+                    for _, lease in self.kube.follow(leases, LEASE, left, namespace=OWN_NAMESPACE):
+                        if lease["spec"].get("holderIdentity") in names:
+                            return
+                except Gone:
+                    time.sleep(0.2)  # a first installation: the controller is about to make it
+        raise BenchError(
+            f"the workflow controller did not lead within {seconds:.0f} s", "bench cluster status"
+        )
 
     def health(self) -> str:
         """Empty when the controller is ready."""
