@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from adapters import podspec
 from adapters.base import BenchError, Target
-from adapters.kube import Document, Kube
+from adapters.kube import Document, Kube, explained
 from adapters.targets import PIPELINE_NAMESPACE, SYSTEM_NAMESPACE, connect
 from bench.records import PodClock, Pressure
 
@@ -50,8 +50,7 @@ class PodWatcher:
     """Collects the pods of one run in a thread of its own, from a watch that is opened before the run starts."""
 
     def __init__(self, kube: Kube, run_id: str) -> None:
-        self._kube = Kube.__new__(Kube)
-        self._kube.__dict__.update(kube.__dict__)
+        self._kube = kube
         self._selector = f"{podspec.RUN_LABEL}={run_id}"
         self._seen: dict[str, _Seen] = {}
         self._lock = threading.Condition()
@@ -74,7 +73,8 @@ class PodWatcher:
         return {"namespace": PIPELINE_NAMESPACE, "label_selector": self._selector}
 
     def _look(self) -> str:
-        listed = self._kube.listed(self._kube.core.list_namespaced_pod, **self._where())
+        with explained("watching the run's pods"):
+            listed = self._kube.listed(self._kube.core.list_namespaced_pod, **self._where())
         for pod in listed["items"]:
             self._note("LISTED", pod)
         return str(listed["metadata"]["resourceVersion"])
