@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-CLUSTER_NAME = "bench"
-NODE_NAME = "bench-control-plane"
+import os
+
+CLUSTER_NAME = os.environ.get("BENCH_CLUSTER", "bench")
+"""One cluster of a name per Docker engine; BENCH_CLUSTER and BENCH_HOME together make a second one."""
+NODE_NAME = f"{CLUSTER_NAME}-control-plane"
 
 KUBERNETES = "v1.34.4"
 KIND = "v0.33.0"
