@@ -262,7 +262,8 @@ def _resolver_file(where: Paths) -> Path:
 def refuse_foreign(docker: Docker, where: Paths) -> None:
     """ClusterError when the cluster of this name was made from another state folder: it is not ours to delete.
 
-    One whose state folder is gone is nobody's, and is deleted. The node mounts a file of the state folder that made it, which tells them apart even after a killed `up`.
+    One whose state folder is gone is nobody's, and is deleted. The node mounts a file of the state folder that
+    made it, which tells them apart even after a killed `up`.
     """
     sources = docker.ask("inspect", "--format", "{{range .Mounts}}{{println .Source}}{{end}}", pins.NODE_NAME)
     resolvers = [Path(line) for line in (sources or "").splitlines() if line.endswith("/pod-resolv.conf")]

@@ -127,11 +127,22 @@ def test_a_cluster_of_another_state_folder_is_not_touched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mine, other = Paths(tmp_path / "mine" / "cluster"), Paths(tmp_path / "other" / "cluster")
-    answer = f"/var/lib/docker/volumes/x/_data\n{other.root}/pod-resolv.conf\n"
-    monkeypatch.setattr(Docker, "ask", lambda self, *arguments, timeout=30: answer)
+    asked: list[str] = []
+
+    def ask(self: Docker, *arguments: str, timeout: float = 30) -> str:
+        asked.append(arguments[0])
+        return f"/var/lib/docker/volumes/x/_data\n{other.root}/pod-resolv.conf\n"
+
+    monkeypatch.setattr(Docker, "ask", ask)
+    other.root.mkdir(parents=True)
+    (other.root / "pod-resolv.conf").touch()
     kind_cluster.refuse_foreign(DOCKER, other)
     with pytest.raises(ClusterError, match="made from the state folder"):
         kind_cluster.refuse_foreign(DOCKER, mine)
+    assert "rm" not in asked
+    (other.root / "pod-resolv.conf").unlink()  # its state folder is gone: nobody can bring it up again
+    kind_cluster.refuse_foreign(DOCKER, mine)
+    assert asked[-1] == "rm"
 
 
 def test_image_names_are_written_as_containerd_writes_them() -> None:
