@@ -5,6 +5,7 @@ import pytest
 import cluster
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Tests on the one cluster run one after another, beside the others (`pytest -n 2 --dist loadgroup`)."""
     for item in items:
