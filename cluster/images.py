@@ -169,9 +169,9 @@ def python_base(stages: Stages, docker: Docker, debian: str) -> str:
 
 def requirements(stages: Stages, extra: str = "") -> str:
     """The locked requirements, with hashes, of the project's base set or of one extra."""
-    uv = shutil.which("uv")
+    uv = host.find_program("uv")
     if uv is None:
-        raise ClusterError("uv is not on the path.", remedy="pip install uv")
+        raise ClusterError("uv is neither on the path nor in the environment.", remedy="./setup")
     name = f"requirements-{extra or 'base'}"
     options = ["--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate"]
     if extra:
