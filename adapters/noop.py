@@ -1,10 +1,8 @@
 """The control that runs nothing: what is left is the harness's own cost."""
 
 import time
-from collections.abc import Mapping
 
 from adapters.base import (
-    Component,
     Configuration,
     RunHandle,
     RunOutcome,
@@ -13,32 +11,8 @@ from adapters.base import (
     Target,
     Timeline,
 )
+from adapters.runtimes import NothingToInstall
 from adapters.workloads import WORKLOADS
-
-
-class NoopRuntime:
-    """Nothing to install."""
-
-    def deploy(self, configuration: str) -> None:
-        """Nothing."""
-
-    def undeploy(self) -> None:
-        """Nothing."""
-
-    def scale(self, on: bool) -> None:
-        """Nothing."""
-
-    def health(self) -> str:
-        """Always healthy."""
-        return ""
-
-    def components(self) -> tuple[Component, ...]:
-        """None."""
-        return ()
-
-    def versions(self) -> Mapping[str, str]:
-        """None."""
-        return {}
 
 
 class NoopDriver:
@@ -104,9 +78,9 @@ class NoopAdapter:
         """All, at no cost."""
         return tuple(WORKLOADS)
 
-    def runtime(self, target: Target) -> NoopRuntime:
+    def runtime(self, target: Target) -> NothingToInstall:
         """The same everywhere."""
-        return NoopRuntime()
+        return NothingToInstall()
 
     def driver(self, target: Target) -> NoopDriver:
         """The same everywhere."""

@@ -11,7 +11,6 @@ from adapters import podspec
 from adapters.base import (
     Attempt,
     BenchError,
-    Component,
     Configuration,
     RunHandle,
     RunOutcome,
@@ -21,6 +20,7 @@ from adapters.base import (
     Timeline,
 )
 from adapters.kube import Document, explained
+from adapters.runtimes import NothingToInstall
 from adapters.targets import PIPELINE_NAMESPACE, ClusterTarget, connect
 from adapters.workloads import GATED, SWEEP, Member, phases
 
@@ -43,33 +43,16 @@ SCALAR_INPUTS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-class PodsRuntime:
-    """Nothing to install: the cluster and its pipeline namespace are enough."""
+class PodsRuntime(NothingToInstall):
+    """The cluster and its pipeline namespace are enough."""
 
     def __init__(self, where: ClusterTarget) -> None:
         self.where = where
-
-    def deploy(self, configuration: str) -> None:
-        """Nothing."""
-
-    def undeploy(self) -> None:
-        """Nothing."""
-
-    def scale(self, on: bool) -> None:
-        """Nothing."""
 
     def health(self) -> str:
         """Empty where the cluster answers."""
         self.where.kube.version()
         return ""
-
-    def components(self) -> tuple[Component, ...]:
-        """None."""
-        return ()
-
-    def versions(self) -> Mapping[str, str]:
-        """None."""
-        return {}
 
 
 class PodsDriver:
@@ -297,15 +280,7 @@ class PodsDriver:
 
     def logs(self, handle: RunHandle, step: str) -> str:
         """What the step's pods printed."""
-        with explained(f"reading the logs of {step}"):
-            pods = self.kube.core.list_namespaced_pod(
-                PIPELINE_NAMESPACE,
-                label_selector=f"{podspec.RUN_LABEL}={handle.run_id},{podspec.STEP_LABEL}={step}",
-            ).items
-            return "".join(
-                str(self.kube.core.read_namespaced_pod_log(pod.metadata.name, PIPELINE_NAMESPACE))
-                for pod in pods
-            )
+        return self.where.logs(handle.run_id, step)
 
 
 def _attempt(run_id: str, pod: Any) -> Attempt:

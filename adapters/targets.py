@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import cluster
+from adapters import podspec
 from adapters.base import BenchError, Target, TargetUnreachable, Unsupported
-from adapters.kube import Kube
+from adapters.kube import Kube, explained
 
 PIPELINE_NAMESPACE = "bookstore-ml"
 SYSTEM_NAMESPACE = "bench-system"
@@ -33,6 +34,17 @@ class ClusterTarget:
     def step_digest(self) -> str:
         """`sha256:…` of the step image."""
         return self.image("step").rsplit("@", 1)[1]
+
+    def logs(self, run_id: str, step: str) -> str:
+        """What the pods of a run's step printed, as long as they exist, one after another."""
+        where = f"{podspec.RUN_LABEL}={run_id},{podspec.STEP_LABEL}={step}"
+        core = self.kube.core
+        with explained(f"reading the logs of {step}"):
+            pods = core.list_namespaced_pod(PIPELINE_NAMESPACE, label_selector=where).items
+            return "".join(
+                str(core.read_namespaced_pod_log(pod.metadata.name, PIPELINE_NAMESPACE, container="main"))
+                for pod in pods
+            )
 
 
 def connect(target: Target) -> ClusterTarget:

@@ -5,26 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from core.errors import BadInput
 
 GENERATED = "bookstore://generated"
-STEPS = (
-    "ingest",
-    "preprocess",
-    "train",
-    "eval",
-    "register",
-    "promote",
-    "monitor",
-    "rollback",
-    "select",
-    "probe",
-    "outcome",
-)
 StepName = Literal[
     "ingest",
     "preprocess",
@@ -38,6 +25,7 @@ StepName = Literal[
     "probe",
     "outcome",
 ]
+STEPS: tuple[str, ...] = get_args(StepName)
 FaultKind = Literal["exception", "exit1", "exit137", "oom", "hang", "ignore-sigterm", "kill-between-writes"]
 
 

@@ -367,16 +367,7 @@ class ArgoDriver:
 
     def logs(self, handle: RunHandle, step: str) -> str:
         """What the step's pods printed, as long as the pods exist (no log archive is configured)."""
-        with explained(f"reading the logs of {step}"):
-            pods = self.kube.core.list_namespaced_pod(
-                PIPELINE_NAMESPACE, label_selector=f"{RUN_LABEL}={handle.run_id},bench.local/step={step}"
-            ).items
-            return "".join(
-                self.kube.core.read_namespaced_pod_log(
-                    pod.metadata.name, PIPELINE_NAMESPACE, container="main"
-                )
-                for pod in pods
-            )
+        return self.where.logs(handle.run_id, step)
 
 
 def timeline_of(run_id: str, status: Mapping[str, Any]) -> Timeline:

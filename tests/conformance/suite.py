@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+from abc import ABC, abstractmethod
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -91,7 +92,7 @@ def fault(step: str, kind: str, *attempts: int) -> str:
     return json.dumps({"step": step, "kind": kind, "on_attempts": list(attempts)})
 
 
-class Conformance:
+class Conformance(ABC):
     """The suite. Tests of one class share one deployment and, where they only read, one pipeline run."""
 
     adapter: ClassVar[str]
@@ -218,6 +219,6 @@ class Conformance:
         bench.runtime.deploy(self.configuration)
         assert bench.runtime.health() == ""
 
+    @abstractmethod
     def leftovers(self, bench: Bench) -> list[str]:
         """What `undeploy` should have removed and is still there; each adapter knows its own."""
-        raise NotImplementedError
