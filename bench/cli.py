@@ -114,8 +114,12 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Where to write; default: `report` beside the results.")
     ] = None,
+    readme: Annotated[
+        Path | None, typer.Option(help="Also renew the table between the marks of this file.")
+    ] = None,
 ) -> None:
     """Rebuild the comparison (Markdown, JSON) from stored raw results alone; the same bytes each time."""
+    from bench import headline
     from bench.report import build
 
     folder = results or default_folder()
@@ -124,6 +128,9 @@ def report(
         raise BenchError(f"there are no results in {folder}", "bench run --orchestrator argo")
     for path in build(records, out or folder.parent / "report"):
         typer.echo(path)
+    if readme:
+        headline.write(readme, records)
+        typer.echo(readme)
 
 
 @app.command()

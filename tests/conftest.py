@@ -1,16 +1,25 @@
-"""Shared fixtures."""
+"""Shared fixtures, and how the tests are spread over processes (`pytest -n 2`)."""
+
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 import cluster
 
+ON_THE_CLUSTER = ("tests/kind/", "tests/conformance/")
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks for groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests on the one cluster run one after another, beside the others (`pytest -n 2 --dist loadgroup`)."""
-    for item in items:
-        if item.get_closest_marker("kind"):
-            item.add_marker(pytest.mark.xdist_group("kind"))
+
+class OneCluster(LoadScopeScheduling):
+    """Tests on the one cluster run one after another in one process, the others beside them."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "cluster" if nodeid.startswith(ON_THE_CLUSTER) else nodeid
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneCluster:
+    """Used whenever tests run in several processes."""
+    return OneCluster(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -1,0 +1,34 @@
+"""What the README and the stored report say is what the stored rows say."""
+
+import filecmp
+from pathlib import Path
+
+import pytest
+
+from adapters.base import BenchError
+from bench import headline, report
+from bench.store import Store
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "docs" / "results"
+
+
+def test_the_table_is_that_of_the_stored_rows(tmp_path: Path) -> None:
+    copy = tmp_path / "README.md"
+    copy.write_text((ROOT / "README.md").read_text())
+    headline.write(copy, Store(RESULTS).records())
+    assert copy.read_text() == (ROOT / "README.md").read_text()
+    assert "| argo |" in copy.read_text()
+
+
+def test_the_stored_report_is_rebuilt_byte_for_byte(tmp_path: Path) -> None:
+    store = Store(RESULTS)
+    assert store.verify() == []
+    for path in report.build(store.records(), tmp_path):
+        assert filecmp.cmp(path, RESULTS / path.name, shallow=False), path.name
+
+
+def test_a_file_without_marks_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "README.md").write_text("nothing")
+    with pytest.raises(BenchError, match="no marks"):
+        headline.write(tmp_path / "README.md", [])
