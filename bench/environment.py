@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def fingerprint(facts: Mapping[str, str], versions: Mapping[str, str]) -> Enviro
     return Environment(blocking=blocking, informational=informational)
 
 
+@cache
 def _cpu_model() -> str:
     for line in Path("/proc/cpuinfo").read_text().splitlines():
         if line.startswith("model name"):
@@ -43,6 +45,7 @@ def _cpu_model() -> str:
     return platform.machine()
 
 
+@cache
 def _system() -> str:
     try:
         release = platform.freedesktop_os_release()
@@ -58,6 +61,7 @@ def _installed(name: str) -> str:
         return "not installed"
 
 
+@cache
 def _commit() -> str:
     try:
         found = subprocess.run(

@@ -48,12 +48,16 @@ class Plan(Frozen):
 
 
 class Started(Frozen):
-    """A journal line: written before a run is submitted, so that a crash leaves no run unknown."""
+    """A journal line: written before a run is submitted, so that a crash leaves no run unknown.
+
+    A second line with `ended` says that it was recorded and nothing of it is left on the orchestrator.
+    """
 
     plan_id: str
     slot: Slot
     number: int
     run_id: str
+    ended: bool = False
 
 
 def request_digest(scenarios: Sequence[Scenario], n: int, seed: int | None) -> str:
@@ -141,20 +145,26 @@ def note_start(folder: Path, started: Started) -> None:
         os.close(handle)
 
 
-def in_flight(folder: Path, store: Store) -> list[Started]:
-    """Runs that were started and have no record: what a killed harness left behind."""
+def note_end(folder: Path, started: Started) -> None:
+    """Say in the journal that nothing is left to do for a run."""
+    note_start(folder, started.model_copy(update={"ended": True}))
+
+
+def left_behind(folder: Path) -> list[Started]:
+    """Runs that were started and not ended: what a killed harness left, recorded or not."""
     try:
         lines = (folder / JOURNAL).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return []
-    known = {record.run_id for record in store.records()}
     left: dict[str, Started] = {}
     for line in lines:
         try:
             started = Started.model_validate_json(line)
         except ValidationError:
             continue  # torn by a crash before its run was submitted
-        if started.run_id not in known:
+        if started.ended:
+            left.pop(started.run_id, None)
+        else:
             left[started.run_id] = started
     return list(left.values())
 

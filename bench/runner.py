@@ -102,12 +102,13 @@ class Runner:
         return self._scenes[kind]
 
     def clean(self) -> list[RunRecord]:
-        """End what an earlier, killed harness left running, and record each such run as void.
+        """End what an earlier, killed harness left, and record each run that has no record yet as void.
 
         Raises `TargetUnreachable` where that cannot be found out: going on could measure beside a live run.
         """
         records = []
-        for started in planning.in_flight(self.folder, self.store):
+        known = {record.run_id for record in self.store.records()}
+        for started in planning.left_behind(self.folder):
             plan = planning.load(self.folder, started.plan_id)
             if plan is None:
                 continue
@@ -116,6 +117,9 @@ class Runner:
                 continue
             self.tell(Progress("cleaning", scenario, started.slot.index))
             self._driver(scenario.orchestrator).cancel(started.run_id)
+            if started.run_id in known:  # killed after its record was stored
+                planning.note_end(self.folder, started)
+                continue
             record = self._void(plan, started, "the harness was stopped while this run was under way")
             records.append(record)
             self.tell(Progress("void", scenario, started.slot.index, record=record, message=record.reason))
@@ -212,6 +216,7 @@ class Runner:
         stored = self.store.append(record)
         if not self.keep or outcome.status is Status.TIMEOUT:
             driver.cancel(request.run_id)
+        planning.note_end(self.folder, started)
         return stored
 
     def _interrupted(self, driver: Driver, plan: Plan, started: Started) -> None:
@@ -285,9 +290,11 @@ class Runner:
 
     def _void(self, plan: Plan, started: Started, reason: str) -> RunRecord:
         environment = self._environment(plan.scenarios[started.slot.scenario].orchestrator)
-        return self._without_run(
+        record = self._without_run(
             plan, started.slot, started.number, started.run_id, "void", reason, environment
         )
+        planning.note_end(self.folder, started)
+        return record
 
     def _unsupported(self, plan: Plan, slot: Slot, gap: Unsupported) -> RunRecord:
         scenario = plan.scenarios[slot.scenario]

@@ -7,6 +7,7 @@ import gc
 import hashlib
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from bench.records import RecordStatus, RunRecord, Sample
 
 FILE = "runs.jsonl"
 LOCK = "runs.lock"
+ORPHAN_TRIES = 30
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,25 @@ def default_folder() -> Path:
     if home:
         return Path(home) / "results"
     return Path(__file__).resolve().parent.parent / ".bench" / "results"
+
+
+def _holder(handle: int) -> str:
+    return os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
+
+
+def _taken(handle: int) -> bool:
+    """Take the lock. A holder that was killed may leave it for a moment to a child that is about to start."""
+    for _ in range(ORPHAN_TRIES):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder(handle)
+            if holder.isdigit() and Path(f"/proc/{holder}").exists():
+                return False
+            time.sleep(0.1)
+        else:
+            return True
+    return False
 
 
 class Store:
@@ -84,15 +105,13 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         try:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                holder = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            if not _taken(handle):
+                holder = _holder(handle)
                 raise BenchError(
                     f"another run is writing to {folder} (process {holder})",
                     f"wait for it (ps -p {holder}), or give this one a folder of its own: --results DIR",
                     "what it has stored so far",
-                ) from None
+                )
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
             try:

@@ -83,8 +83,9 @@ def test_hundred_kills(tmp_path: Path) -> None:
         answered = [(sample.scenario, sample.index) for sample in valid]
         planned = [(stored.scenarios[slot.scenario].key, slot.index) for slot in stored.slots]
         assert sorted(answered) == sorted(planned), "a sample was lost or repeated"
-    started = (tmp_path / "journal.jsonl").read_text().count('"run_id"')
+    started = (tmp_path / "journal.jsonl").read_text().count('"ended":false')
     assert started == len(records), "every run that was started has a record"
+    assert planning.left_behind(tmp_path) == []
     assert any(record.status == "void" for record in records), "no kill hit a run under way"
     assert len({record.run_id for record in records}) == len(records)
 
@@ -106,7 +107,9 @@ def test_the_journal_survives_a_torn_line(tmp_path: Path) -> None:
     (tmp_path / "journal.jsonl").write_text('{"plan_id": "torn')
     started = planning.Started(plan_id=plan.plan_id, slot=plan.slots[0], number=1, run_id="r1")
     planning.note_start(tmp_path, started)
-    assert planning.in_flight(tmp_path, Store(tmp_path)) == [started]
+    assert planning.left_behind(tmp_path) == [started]
+    planning.note_end(tmp_path, started)
+    assert planning.left_behind(tmp_path) == []
 
 
 def test_a_run_that_never_ends_is_cut_and_recorded(tmp_path: Path) -> None:
