@@ -44,22 +44,24 @@ def test_controller_killed(argo: Bench, moment: str) -> None:
 def test_bench_killed_on_argo(argo: Bench, tmp_path: Path) -> None:
     """Killed at three seeded moments of a run: every sample is there once, and nothing is left on the cluster."""
     words = ["run", "-o", "argo", "-c", "tuned", "-w", "chain", "--steps", "1", "--no-controls"]
-    words += ["--n", "2", "--jitter", "0", "--results", str(tmp_path)]
+    words += ["--n", "5", "--jitter", "0", "--results", str(tmp_path)]
     source = random.Random(3)
     for _ in range(3):
         process = subprocess.Popen([*BENCH, *words], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             # The moment is the test's input: anywhere from the start-up of `bench` to the end of a run.
-            process.wait(timeout=source.uniform(3, 25))
+            process.wait(timeout=source.uniform(3, 12))
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+        else:
+            pytest.fail("five samples were measured before the last kill: nothing was interrupted")
     done = subprocess.run([*BENCH, *words], capture_output=True, text=True, timeout=900)
     assert done.returncode == 0, done.stderr
     store = Store(tmp_path)
     records = store.records()
     assert store.verify() == []
-    assert sorted(r.sample.index for r in records if r.status == "succeeded") == [0, 1]
+    assert sorted(r.sample.index for r in records if r.status == "succeeded") == [0, 1, 2, 3, 4]
     assert {r.status for r in records} <= {"succeeded", "void"}
     journal = [json.loads(line) for line in (tmp_path / "journal.jsonl").read_text().splitlines()]
     started = [row["run_id"] for row in journal if not row["ended"]]
