@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -251,3 +252,8 @@ class Kube:
 def read_documents(text: str) -> list[Document]:
     """The YAML documents of a manifest, empty ones left out."""
     return [document for document in yaml.safe_load_all(text) if document]
+
+
+def epoch_seconds(text: str | None) -> float | None:
+    """A Kubernetes timestamp (RFC 3339, whole seconds) as seconds since the epoch; None stays None."""
+    return datetime.fromisoformat(text).timestamp() if text else None

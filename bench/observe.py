@@ -6,13 +6,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from adapters import podspec
 from adapters.base import BenchError, Target
-from adapters.kube import Document, Kube, explained
+from adapters.kube import Document, Kube, epoch_seconds, explained
 from adapters.targets import PIPELINE_NAMESPACE, SYSTEM_NAMESPACE, connect
 from bench.records import PodClock, Pressure
 
@@ -145,10 +144,6 @@ def _reached(pod: Document) -> Iterator[str]:
         yield "terminated"
 
 
-def _seconds(text: str | None) -> float | None:
-    return datetime.fromisoformat(text).timestamp() if text else None
-
-
 def pod_clock(pod: Document, arrivals: dict[str, int]) -> PodClock:
     """A pod object and the arrival times of its states as a record."""
     main = _main(pod)
@@ -160,10 +155,10 @@ def pod_clock(pod: Document, arrivals: dict[str, int]) -> PodClock:
         uid=pod["metadata"]["uid"],
         node=pod["spec"].get("nodeName", ""),
         image_id=main.get("imageID", ""),
-        created=_seconds(pod["metadata"]["creationTimestamp"]),
-        scheduled=_seconds(_condition(pod, "PodScheduled")),
-        started=_seconds(started),
-        finished=_seconds(ended.get("finishedAt")),
+        created=epoch_seconds(pod["metadata"]["creationTimestamp"]),
+        scheduled=epoch_seconds(_condition(pod, "PodScheduled")),
+        started=epoch_seconds(started),
+        finished=epoch_seconds(ended.get("finishedAt")),
         exit_code=ended.get("exitCode"),
         phase=pod.get("status", {}).get("phase", ""),
         arrivals_ns=dict(arrivals),

@@ -4,8 +4,6 @@ import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping
-from datetime import datetime
-from functools import cached_property
 from importlib.resources import files
 from typing import Any
 
@@ -28,11 +26,13 @@ from adapters.base import (
     Timeline,
     Unsupported,
 )
-from adapters.kube import Document, Gone, Kube, explain, explained, read_documents
+from adapters.kube import Document, Gone, Kube, epoch_seconds, explain, explained, read_documents
 from adapters.podspec import RUN_LABEL
 from adapters.targets import PIPELINE_NAMESPACE, ClusterTarget, connect
 
 GROUP, VERSION = "argoproj.io", "v1alpha1"
+WORKFLOWS = {"group": GROUP, "version": VERSION, "namespace": PIPELINE_NAMESPACE, "plural": "workflows"}
+"""Where the runs are, as the client's custom-object calls take it."""
 VERSION_PIN = "v3.7.3"
 KNOB = "DEFAULT_REQUEUE_TIME"
 CONFIGURATIONS = (
@@ -121,14 +121,13 @@ class ArgoRuntime:
 
     def _runs_gone(self) -> None:
         listing = self.kube.custom.list_namespaced_custom_object
-        where = {"group": GROUP, "version": VERSION, "namespace": PIPELINE_NAMESPACE, "plural": "workflows"}
         end = time.monotonic() + 120
-        while left := self.kube.listed(listing, **where)["items"]:
+        while left := self.kube.listed(listing, **WORKFLOWS)["items"]:
             if time.monotonic() > end:
                 names = ", ".join(item["metadata"]["name"] for item in left)
                 raise BenchError(f"runs that do not go away: {names}", "bench cluster status")
-            version = self.kube.listed(listing, **where)["metadata"]["resourceVersion"]
-            for kind, _ in self.kube.events(listing, version, 10, **where):
+            version = self.kube.listed(listing, **WORKFLOWS)["metadata"]["resourceVersion"]
+            for kind, _ in self.kube.events(listing, version, 10, **WORKFLOWS):
                 if kind == "DELETED":
                     break
 
@@ -198,10 +197,6 @@ class ArgoDriver:
     def __init__(self, where: ClusterTarget) -> None:
         self.where = where
         self.kube: Kube = where.kube
-
-    @cached_property
-    def _where(self) -> dict[str, str]:
-        return {"group": GROUP, "version": VERSION, "namespace": PIPELINE_NAMESPACE, "plural": "workflows"}
 
     def prepare(self, request: RunRequest) -> None:
         """Make sure the template that `request` refers to is there (a chain's length is part of its template)."""
@@ -279,7 +274,7 @@ class ArgoDriver:
                     self.kube.custom.list_namespaced_custom_object,
                     handle.run_id,
                     deadline_seconds,
-                    **self._where,
+                    **WORKFLOWS,
                 ):
                     now, monotonic = time.time_ns(), time.monotonic_ns()
                     status = found.get("status", {})
@@ -328,7 +323,7 @@ class ArgoDriver:
                 raise
             try:
                 for _ in self.kube.follow(
-                    self.kube.custom.list_namespaced_custom_object, run_id, 120, **self._where
+                    self.kube.custom.list_namespaced_custom_object, run_id, 120, **WORKFLOWS
                 ):
                     continue
             except Gone:
@@ -346,7 +341,7 @@ class ArgoDriver:
                 if node["type"] == "Suspend" and node.get("phase") == "Running"
             }
             if not waiting:
-                raise BenchError(f"{run_id} does not wait for approval", "bench status")
+                raise BenchError(f"{run_id} does not wait for approval", "bench cluster status")
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
             change = {key: {"phase": "Succeeded", "finishedAt": now} for key in waiting}
             self.kube.custom.patch_namespaced_custom_object(
@@ -389,8 +384,8 @@ def timeline_of(run_id: str, status: Mapping[str, Any]) -> Timeline:
                 attempt=counts[step, index],
                 native_id=node["id"],
                 pod_name=pod_name(run_id, node),
-                started=_seconds(node.get("startedAt")),
-                finished=_seconds(node.get("finishedAt")),
+                started=epoch_seconds(node.get("startedAt")),
+                finished=epoch_seconds(node.get("finishedAt")),
                 status=node.get("phase", ""),
                 message=node.get("message", ""),
             )
@@ -402,8 +397,8 @@ def timeline_of(run_id: str, status: Mapping[str, Any]) -> Timeline:
         run_id=run_id,
         native_status=status.get("phase", ""),
         resolution_seconds=1.0,
-        started=_seconds(status.get("startedAt")),
-        finished=_seconds(status.get("finishedAt")),
+        started=epoch_seconds(status.get("startedAt")),
+        finished=epoch_seconds(status.get("finishedAt")),
         attempts=tuple(attempts),
         skipped=tuple(sorted(skipped)),
     )
@@ -429,10 +424,6 @@ def _index(node: Mapping[str, Any]) -> int | None:
         if parameter["name"] == "index":
             return int(parameter["value"])
     return None
-
-
-def _seconds(text: str | None) -> float | None:
-    return datetime.fromisoformat(text).timestamp() if text else None
 
 
 class ArgoAdapter:

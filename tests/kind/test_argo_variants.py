@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from adapters.argo.adapter import GROUP, VERSION, ArgoDriver, ArgoRuntime
+from adapters.argo.adapter import GROUP, VERSION, WORKFLOWS, ArgoDriver, ArgoRuntime
 from adapters.base import RunHandle, RunRequest, Status, Target
 from adapters.targets import PIPELINE_NAMESPACE
 from adapters.workloads import PIPELINE
@@ -64,8 +64,9 @@ def test_promotion_waits_for_approval_and_the_outcome_is_recorded(argo: Bench, d
     kube = argo.scene.where.kube
 
     def suspended() -> bool:
-        where = {"group": GROUP, "version": VERSION, "namespace": PIPELINE_NAMESPACE, "plural": "workflows"}
-        for _, found in kube.follow(kube.custom.list_namespaced_custom_object, handle.run_id, 300, **where):
+        for _, found in kube.follow(
+            kube.custom.list_namespaced_custom_object, handle.run_id, 300, **WORKFLOWS
+        ):
             nodes = found.get("status", {}).get("nodes") or {}
             if any(n["type"] == "Suspend" and n.get("phase") == "Running" for n in nodes.values()):
                 return True
