@@ -55,6 +55,8 @@ class Configuration(Frozen):
     """How an orchestrator is set up: `default` is what the vendor ships, `tuned` differs in one named knob."""
 
     name: str
+    task: str = "pod"
+    """What one step is: `pod`, `process`, `call` (in a process that is older) or `nothing`."""
     knob: str | None = None
     value: str | None = None
     source: str = ""
@@ -72,7 +74,7 @@ class RunRequest(Frozen):
     """Length of a chain or width of a fan-out; the number of steps on the path for the others."""
     deadline_seconds: float = 1800.0
     variant: str = "s3"
-    """Where artifacts travel: `s3`, or `volume` (a shared volume: does not survive a second node)."""
+    """Where artifacts travel: `s3`, `volume` (a shared volume: does not survive a second node), or `folder` (local)."""
 
 
 class RunHandle(Frozen):
@@ -183,14 +185,12 @@ class Adapter(Protocol):
 
     name: str
     title: str
-    task: str
-    """What one step is: `pod`, `process`, `call` or `nothing`."""
 
     def targets(self) -> tuple[Target, ...]:
         """Where it can run."""
 
-    def configurations(self) -> tuple[Configuration, ...]:
-        """`default` first."""
+    def configurations(self, target: Target) -> tuple[Configuration, ...]:
+        """On `target`, `default` first; empty where it cannot run there."""
 
     def workloads(self) -> tuple[str, ...]:
         """Which workloads it can run."""

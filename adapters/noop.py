@@ -64,15 +64,14 @@ class NoopAdapter:
 
     name = "noop"
     title = "no-op (harness alone)"
-    task = "nothing"
 
     def targets(self) -> tuple[Target, ...]:
         """Everywhere."""
         return (Target.LOCAL, Target.KIND, Target.K8S)
 
-    def configurations(self) -> tuple[Configuration, ...]:
+    def configurations(self, target: Target) -> tuple[Configuration, ...]:
         """One."""
-        return (Configuration(name="default"),)
+        return (Configuration(name="default", task="nothing"),)
 
     def workloads(self) -> tuple[str, ...]:
         """All, at no cost."""

@@ -317,15 +317,14 @@ class PodsAdapter:
 
     name = "pods"
     title = "bare pods (floor)"
-    task = "pod"
 
     def targets(self) -> tuple[Target, ...]:
         """Kubernetes only."""
         return (Target.KIND, Target.K8S)
 
-    def configurations(self) -> tuple[Configuration, ...]:
+    def configurations(self, target: Target) -> tuple[Configuration, ...]:
         """One."""
-        return (Configuration(name="default"),)
+        return () if target is Target.LOCAL else (Configuration(name="default", task="pod"),)
 
     def workloads(self) -> tuple[str, ...]:
         """All of them."""

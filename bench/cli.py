@@ -50,24 +50,26 @@ def run(
         list[str], typer.Option("--orchestrator", "-o", help="Name, comma list or `all`; repeatable.")
     ],
     target: Annotated[
-        str, typer.Option(help="`kind`, `local` or `k8s`; default: kind when our cluster is up.")
+        str, typer.Option(help="`kind`, `local` or `k8s`; default: kind when our cluster is up, else local.")
     ] = "",
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="Samples per scenario.")] = 5,
     workload: Annotated[
         list[str] | None, typer.Option("--workload", "-w", help="pipeline, chain, fanout, sweep.")
     ] = None,
     configuration: Annotated[
-        list[str] | None, typer.Option("--configuration", "-c", help="default, tuned; default: all of them.")
+        list[str] | None,
+        typer.Option("--configuration", "-c", help="As `bench orchestrators` lists them; default: all."),
     ] = None,
     steps: Annotated[int, typer.Option(min=1, max=500, help="Length of a chain, width of a fan-out.")] = 10,
     variant: Annotated[
-        str, typer.Option(help="Where artifacts travel: `s3`, or `volume` (labelled: one node only).")
-    ] = "s3",
+        str,
+        typer.Option(help="Where artifacts travel on a cluster: `s3` or `volume` (labelled: one node only)."),
+    ] = "",
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE of the pipeline's config; repeatable.")
     ] = None,
     controls: Annotated[
-        bool, typer.Option(help="Measure the floor (bare pods) and the no-op beside.")
+        bool, typer.Option(help="Measure the floor (the same steps, no orchestrator) and the no-op beside.")
     ] = True,
     deadline: Annotated[float, typer.Option(min=1, help="Seconds after which a run is cut.")] = 1800.0,
     jitter: Annotated[
@@ -150,27 +152,26 @@ def orchestrators(as_json: Annotated[bool, typer.Option("--json", help="As JSON.
             {
                 "name": adapter.name,
                 "title": adapter.title,
-                "step": adapter.task,
-                "targets": [str(target) for target in adapter.targets()],
+                "targets": {
+                    str(target): [c.model_dump() for c in adapter.configurations(target)]
+                    for target in adapter.targets()
+                },
                 "workloads": list(adapter.workloads()),
-                "configurations": [c.model_dump() for c in adapter.configurations()],
             }
             for adapter in found
         ]
         gaps = [{"missing": gap.message, "install": gap.remedy} for gap in missing]
         typer.echo(json.dumps([*rows, *gaps], indent=1))
         return
-    table = Table("name", "is", "a step is a", "targets", "workloads", "configurations", box=None)
+    table = Table("name", "is", "target", "configuration", "setting", "a step is a", box=None)
     for adapter in found:
-        settings = [f"{c.name} ({c.knob}={c.value})" if c.knob else c.name for c in adapter.configurations()]
-        table.add_row(
-            adapter.name,
-            adapter.title,
-            adapter.task,
-            " ".join(adapter.targets()),
-            " ".join(adapter.workloads()),
-            "\n".join(settings),
-        )
+        name, title = adapter.name, adapter.title
+        for target in adapter.targets():
+            where = str(target)
+            for c in adapter.configurations(target):
+                setting = f"{c.knob}={c.value}" if c.knob else ""
+                table.add_row(name, title, where, c.name, setting, c.task)
+                name = title = where = ""
     Console().print(table)
     for gap in missing:
         typer.echo(f"{gap.message}: {gap.remedy}")

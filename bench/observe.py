@@ -9,11 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import httpx
+
 from adapters import podspec
-from adapters.base import BenchError, Target
+from adapters.base import BenchError, Target, TargetUnreachable
 from adapters.kube import Document, Kube, epoch_seconds, explained
+from adapters.local.target import connect_local
 from adapters.targets import PIPELINE_NAMESPACE, SYSTEM_NAMESPACE, connect
 from bench.records import PodClock, Pressure
+from core.codedigest import code_digest
 
 LEDGER_SERVICE = "http:ledger:8080"
 SERVING_SERVICE = "http:recommender:8080"
@@ -212,13 +216,73 @@ class ClusterScene:
         return {**self.where.facts, **images}
 
 
+class LedgerWatcher:
+    """Where there are no pods, the ledger tells how far a run is."""
+
+    def __init__(self, scene: "LocalScene", run_id: str) -> None:
+        self._scene, self._run_id = scene, run_id
+
+    def pods(self) -> tuple[PodClock, ...]:
+        """None."""
+        return ()
+
+    def wait_for(self, state: str, seconds: float) -> bool:
+        """Wait until a step of the run has started, whatever `state` is; False if none did."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if any(event["event"] == "start" for event in self._scene.ledger(self._run_id)):
+                return True
+            time.sleep(0.2)
+        return False
+
+
+class LocalScene:
+    """This machine, with our services on loopback."""
+
+    def __init__(self) -> None:
+        self.where = connect_local()
+
+    @contextmanager
+    def watch(self, run_id: str) -> Iterator[LedgerWatcher]:
+        """No pods to watch."""
+        yield LedgerWatcher(self, run_id)
+
+    def ledger(self, run_id: str) -> list[dict[str, Any]]:
+        """The run's ledger events in order, lineage left out."""
+        return [row for row in self.events(run_id) if row["event"] != "lineage"]
+
+    def events(self, run_id: str) -> list[dict[str, Any]]:
+        """All of the run's ledger events in order."""
+        text = self._get(f"{self.where.ledger_url}/events", {"run_id": run_id}).text
+        return [json.loads(line) for line in text.splitlines() if line]
+
+    def served(self) -> dict[str, Any] | None:
+        """Which model the local service serves; None before the first promotion."""
+        answer = self._get(f"{self.where.serving_url}/model", {})
+        if answer.status_code == 404:
+            return None
+        model: dict[str, Any] = answer.json()
+        return model
+
+    def facts(self) -> dict[str, str]:
+        """What all local orchestrators share, and the code that the steps run."""
+        return {**self.where.versions(), "code": code_digest()}
+
+    @staticmethod
+    def _get(url: str, params: dict[str, str]) -> httpx.Response:
+        try:
+            return httpx.get(url, params=params, timeout=30, trust_env=False)
+        except httpx.HTTPError as error:
+            raise TargetUnreachable(f"{url}: {error or type(error).__name__}", "bench doctor") from error
+
+
 class _Blind:
     def pods(self) -> tuple[PodClock, ...]:
         return ()
 
 
 class EmptyScene:
-    """No cluster: nothing to see (the no-op control, and targets without pods)."""
+    """Nothing to see: the no-op control."""
 
     @contextmanager
     def watch(self, run_id: str) -> Iterator[_Blind]:
@@ -232,6 +296,16 @@ class EmptyScene:
     def facts(self) -> dict[str, str]:
         """None."""
         return {}
+
+
+def scene_of(target: Target, stepless: bool = False) -> Scene:
+    """The scene of a target; an empty one where nothing is run.
+
+    Raises `TargetUnreachable` where it does not answer, `Unsupported` where it cannot be.
+    """
+    if stepless:
+        return EmptyScene()
+    return LocalScene() if target is Target.LOCAL else ClusterScene(target)
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class Scenario(Frozen):
     def key(self) -> str:
         """A short, stable name: `kind/argo/pipeline-7/default`, with a digest where parameters are set."""
         base = f"{self.target}/{self.orchestrator}/{self.workload}-{self.steps}/{self.configuration}"
-        if self.variant != "s3":
+        if self.variant not in ("s3", "folder"):
             base += f"/{self.variant}"
         if self.parameters:
             text = json.dumps(self.parameters, sort_keys=True)

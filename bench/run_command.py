@@ -19,10 +19,11 @@ from rich.progress import (
 import adapters
 import cluster
 import core.errors
-from adapters.base import Adapter, Target, Unsupported
+from adapters.base import Adapter, Configuration, Target, Unsupported
 from adapters.workloads import PIPELINE, WORKLOADS
 from bench import drawing
 from bench import plan as planning
+from bench.cells import CONTROLS, FLOORS
 from bench.errors import BadInput
 from bench.plan import Plan
 from bench.records import RunRecord, Scenario
@@ -31,7 +32,8 @@ from bench.runner import Runner
 from bench.store import Store
 from core.config import PipelineConfig, load_config
 
-CONTROLS = ("pods", "noop")
+VARIANTS = {Target.LOCAL: ("folder",), Target.KIND: ("s3", "volume"), Target.K8S: ("s3", "volume")}
+"""Where artifacts travel, the usual one first."""
 PLAIN_WIDTH = 120
 """Columns where the output is a file or a pipe."""
 SIZED = ("chain", "fanout")
@@ -49,7 +51,7 @@ class Options:
     workloads: tuple[str, ...] = ("pipeline",)
     configurations: tuple[str, ...] = ()
     steps: int = 10
-    variant: str = "s3"
+    variant: str = ""
     parameters: dict[str, str | int | float] = field(default_factory=dict)
     controls: bool = True
     deadline_seconds: float = 1800.0
@@ -95,70 +97,80 @@ def run(options: Options) -> None:
 
 
 def choose_target(asked: Target | None) -> tuple[Target, str]:
-    """The target to use and why."""
+    """The target to use and why: without a word from the user, our cluster where it is up, else this machine."""
     if asked is not None:
         return asked, "asked for"
     try:
         cluster.info()
-    except cluster.ClusterError as missing:
-        raise BadInput(
-            f"no target given and no cluster of ours: {missing.what}",
-            "bench cluster up (then the same command again)",
-        ) from missing
+    except cluster.ClusterError:
+        return Target.LOCAL, "no cluster of ours is up; `bench cluster up` makes one"
     return Target.KIND, "our cluster is up"
 
 
 def scenarios(options: Options, target: Target) -> list[Scenario]:
     """The scenarios that `options` ask for, controls included. Raises `BadInput` for what is unknown."""
     names = adapters.names() if "all" in options.orchestrators else list(options.orchestrators)
-    loaded: dict[str, Adapter] = {name: adapters.load(name) for name in names}
-    if options.controls:
-        for name in CONTROLS:
-            floor = adapters.load(name)
-            if target in floor.targets():
-                loaded.setdefault(name, floor)
+    asked = {name: adapters.load(name) for name in names}
     parameters = checked(options.parameters)
     for workload in options.workloads:
         if workload not in WORKLOADS:
             raise BadInput(f"unknown workload '{workload}'", f"one of: {', '.join(WORKLOADS)}")
-    if options.variant not in ("s3", "volume"):
-        raise BadInput(f"unknown variant '{options.variant}'", "one of: s3, volume")
-    found = []
-    for name, adapter in loaded.items():
-        known = [configuration.name for configuration in adapter.configurations()]
-        control = name in CONTROLS and name not in options.orchestrators
-        if control or not options.configurations:
-            chosen = known
-        else:
-            chosen = [c for c in options.configurations if c in known]
-            if not chosen and name not in CONTROLS:
-                raise BadInput(
-                    f"{name} has no configuration '{', '.join(options.configurations)}'",
-                    f"one of: {', '.join(known)}",
-                )
-        for workload in options.workloads:
-            size = options.steps if workload in SIZED else SIZES[workload]
-            defaults: dict[str, str | int | float] = (
-                {"sleep_seconds": "10"} if workload == "fanout" and name != "noop" else {}
-            )
-            found += [
-                Scenario(
-                    orchestrator=name,
-                    target=target.value,
-                    workload=workload,
-                    configuration=configuration,
-                    steps=size,
-                    variant=options.variant,
-                    parameters={**defaults, **parameters},
-                )
-                for configuration in chosen or known
-            ]
-    known_anywhere = {c.name: None for adapter in loaded.values() for c in adapter.configurations()}
-    if unknown := [name for name in options.configurations if name not in known_anywhere]:
+    variant = options.variant or VARIANTS[target][0]
+    if variant not in VARIANTS[target]:
         raise BadInput(
-            f"unknown configuration '{', '.join(unknown)}'", f"one of: {', '.join(known_anywhere)}"
+            f"target {target.value} has no variant '{variant}'", f"one of: {', '.join(VARIANTS[target])}"
         )
-    return found
+    chosen = [
+        (adapter, configuration)
+        for adapter in asked.values()
+        for configuration in _configurations(adapter, target, options.configurations)
+    ]
+    known_anywhere = [c.name for adapter in asked.values() for t in Target for c in adapter.configurations(t)]
+    if unknown := [name for name in options.configurations if name not in known_anywhere]:
+        known = ", ".join(dict.fromkeys(known_anywhere))
+        raise BadInput(f"unknown configuration '{', '.join(unknown)}'", f"one of: {known}")
+    if options.controls:
+        tasks = {configuration.task for _, configuration in chosen}
+        for name in ("noop", *(floor for task, floor in FLOORS.items() if task in tasks)):
+            if name not in asked:
+                control = adapters.load(name)
+                chosen += [(control, configuration) for configuration in control.configurations(target)]
+    return [
+        Scenario(
+            orchestrator=adapter.name,
+            target=target.value,
+            workload=workload,
+            configuration=configuration.name,
+            steps=options.steps if workload in SIZED else SIZES[workload],
+            variant=variant,
+            parameters={**_sleeps(workload, adapter.name), **parameters},
+        )
+        for adapter, configuration in chosen
+        for workload in options.workloads
+    ]
+
+
+def _configurations(adapter: Adapter, target: Target, wanted: Sequence[str]) -> list[Configuration]:
+    """Those of `wanted` that the adapter has on the target, all without a wish.
+
+    Where it cannot run there at all, its `default`, so that the table says why.
+    """
+    known = adapter.configurations(target)
+    if not known:
+        return [Configuration(name="default")]
+    chosen = [c for c in known if not wanted or c.name in wanted]
+    if not chosen and adapter.name in CONTROLS:
+        return list(known)
+    if not chosen:
+        raise BadInput(
+            f"{adapter.name} has no configuration '{', '.join(wanted)}' on {target.value}",
+            f"one of: {', '.join(c.name for c in known)}",
+        )
+    return chosen
+
+
+def _sleeps(workload: str, orchestrator: str) -> dict[str, str | int | float]:
+    return {"sleep_seconds": "10"} if workload == "fanout" and orchestrator != "noop" else {}
 
 
 def checked(parameters: dict[str, str | int | float]) -> dict[str, str | int | float]:

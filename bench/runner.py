@@ -29,7 +29,7 @@ from adapters.base import (
 from bench import plan as planning
 from bench.breakdown import breakdown
 from bench.environment import fingerprint
-from bench.observe import ClusterScene, EmptyScene, Gauge, Scene
+from bench.observe import Gauge, Scene, scene_of
 from bench.plan import Plan, Slot, Started
 from bench.records import ClientClock, Environment, PodClock, Pressure, RecordStatus, RunRecord, Scenario
 from bench.store import Store
@@ -72,7 +72,8 @@ class Runner:
     _adapters: dict[str, Adapter] = field(default_factory=dict)
     _drivers: dict[str, Driver] = field(default_factory=dict)
     _runtimes: dict[str, Runtime] = field(default_factory=dict)
-    _deployed: dict[str, str] = field(default_factory=dict)
+    _active: tuple[str, str] | None = None
+    """Orchestrator and configuration that are scaled up."""
     _scenes: dict[str, Scene] = field(default_factory=dict)
 
     @property
@@ -95,11 +96,12 @@ class Runner:
             self._runtimes[name] = self._adapter(name).runtime(self.target)
         return self._runtimes[name]
 
-    def _scene(self, task: str) -> Scene:
-        kind = "cluster" if task == "pod" else "empty"
-        if kind not in self._scenes:
-            self._scenes[kind] = ClusterScene(self.target) if kind == "cluster" else EmptyScene()
-        return self._scenes[kind]
+    def _scene(self, scenario: Scenario) -> Scene:
+        stepless = self._task(scenario) == "nothing"
+        name = "empty" if stepless else self.target.value
+        if name not in self._scenes:
+            self._scenes[name] = scene_of(self.target, stepless)
+        return self._scenes[name]
 
     def clean(self) -> list[RunRecord]:
         """End what an earlier, killed harness left, and record each run that has no record yet as void.
@@ -150,20 +152,35 @@ class Runner:
                 yield record
 
     def _ready(self, scenario: Scenario, slot: Slot, done: int, total: int) -> bool:
-        """Deploy the scenario's configuration where it is not there yet; True where that was a switch."""
-        name = scenario.orchestrator
-        if self._deployed.get(name) == scenario.configuration:
+        """Deploy the scenario's configuration where it is not there yet; True where that was a switch.
+
+        Only the orchestrator under test is scaled up: the one measured before is stopped first.
+        """
+        wanted = scenario.orchestrator, scenario.configuration
+        if self._active == wanted:
             return False
         self.tell(Progress("deploying", scenario, slot.index, done, total))
-        runtime = self._runtime(name)
+        runtime = self._runtime(scenario.orchestrator)
+        if self._active is not None and self._active[0] != scenario.orchestrator:
+            self._runtime(self._active[0]).scale(False)
+        self._active = None
         runtime.deploy(scenario.configuration)
         if wrong := runtime.health():
-            raise BenchError(f"{name} is not healthy after deploy: {wrong}", "bench cluster status")
-        self._deployed[name] = scenario.configuration
+            raise BenchError(f"{scenario.orchestrator} is not healthy after deploy: {wrong}", "bench doctor")
+        self._active = wanted
         return True
 
+    def _task(self, scenario: Scenario) -> str:
+        """What a step would be, also where the scenario cannot run."""
+        adapter = self._adapter(scenario.orchestrator)
+        for target in (self.target, *adapter.targets()):
+            for configuration in adapter.configurations(target):
+                if configuration.name == scenario.configuration:
+                    return configuration.task
+        return "pod"
+
     def _configuration(self, scenario: Scenario) -> Configuration:
-        for configuration in self._adapter(scenario.orchestrator).configurations():
+        for configuration in self._adapter(scenario.orchestrator).configurations(self.target):
             if configuration.name == scenario.configuration:
                 return configuration
         raise BenchError(
@@ -187,8 +204,7 @@ class Runner:
         number = self.store.tries(plan.plan_id, scenario.key, slot.index) + 1
         request = self._request(plan, slot, number)
         driver = self._driver(scenario.orchestrator)
-        task = self._adapter(scenario.orchestrator).task
-        scene = self._scene(task)
+        scene = self._scene(scenario)
         driver.prepare(request)
         time.sleep(slot.jitter_seconds)
         started = Started(plan_id=plan.plan_id, slot=slot, number=number, run_id=request.run_id)
@@ -241,8 +257,7 @@ class Runner:
         pressure: Pressure,
     ) -> RunRecord:
         scenario = plan.scenarios[slot.scenario]
-        adapter = self._adapter(scenario.orchestrator)
-        scene = self._scene(adapter.task)
+        scene = self._scene(scenario)
         ledger = scene.ledger(handle.run_id)
         client = ClientClock(
             jitter_seconds=slot.jitter_seconds,
@@ -266,7 +281,7 @@ class Runner:
             run_id=handle.run_id,
             scenario=scenario,
             knob=knob,
-            task=adapter.task,
+            task=configuration.task,
             status=status,
             reason=reason,
             cold=cold,
@@ -274,22 +289,21 @@ class Runner:
             timeline=timeline,
             pods=pods,
             ledger=tuple(ledger),
-            breakdown=breakdown(scenario, client, timeline, pods, ledger),
+            breakdown=breakdown(scenario, client, timeline, pods, ledger, configuration.task),
             verification=verification,
             pressure=pressure,
-            environment=self._environment(scenario.orchestrator),
+            environment=self._environment(scenario),
             recorded_at=_now(),
         )
         if other := same_digest(record, self.store.records()):
             record = record.model_copy(update={"status": "failed", "reason": other})
         return record
 
-    def _environment(self, orchestrator: str) -> Environment:
-        scene = self._scene(self._adapter(orchestrator).task)
-        return fingerprint(scene.facts(), self._runtime(orchestrator).versions())
+    def _environment(self, scenario: Scenario) -> Environment:
+        return fingerprint(self._scene(scenario).facts(), self._runtime(scenario.orchestrator).versions())
 
     def _void(self, plan: Plan, started: Started, reason: str) -> RunRecord:
-        environment = self._environment(plan.scenarios[started.slot.scenario].orchestrator)
+        environment = self._environment(plan.scenarios[started.slot.scenario])
         record = self._without_run(
             plan, started.slot, started.number, started.run_id, "void", reason, environment
         )
@@ -319,7 +333,7 @@ class Runner:
                 sample=plan.sample(slot, number),
                 run_id=run_id,
                 scenario=scenario,
-                task=self._adapter(scenario.orchestrator).task,
+                task=self._task(scenario),
                 status=status,
                 reason=reason,
                 environment=environment,

@@ -93,7 +93,8 @@ def _inputs(record: RunRecord) -> tuple[Any, ...]:
     """What determines the model: parameters that shape it, and the code."""
     shaping = ("dataset_uri", "seed", "k", "n_books")
     given = record.scenario.parameters
-    code = record.environment.informational.get("image_step")
+    facts = record.environment.informational
+    code = facts.get("image_step") or facts.get("code")
     return (*(str(given.get(name)) for name in shaping), code)
 
 

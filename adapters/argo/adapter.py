@@ -431,13 +431,12 @@ class ArgoAdapter:
 
     name = "argo"
     title = "Argo Workflows"
-    task = "pod"
 
     def targets(self) -> tuple[Target, ...]:
         """Kubernetes only."""
         return (Target.KIND, Target.K8S)
 
-    def configurations(self) -> tuple[Configuration, ...]:
+    def configurations(self, target: Target) -> tuple[Configuration, ...]:
         """`tuned` lets the controller look at a workflow again after 1 s instead of 10 s."""
         return CONFIGURATIONS
 
@@ -449,7 +448,7 @@ class ArgoAdapter:
         if target is Target.LOCAL:
             raise Unsupported(
                 "Argo Workflows is a Kubernetes controller: there is nothing to run without a cluster",
-                "bench run --orchestrator argo --target kind",
+                "bench cluster up, then bench run --orchestrator argo --target kind",
             )
         return connect(target)
 

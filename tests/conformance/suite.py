@@ -13,7 +13,7 @@ import pytest
 import adapters
 from adapters.base import Driver, Gap, RunHandle, RunOutcome, RunRequest, Runtime, Status, Target, Timeline
 from adapters.workloads import PIPELINE, SWEEP
-from bench.observe import ClusterScene
+from bench.observe import scene_of
 from bench.records import Scenario
 from bench.verify import verify
 
@@ -58,7 +58,7 @@ class Bench:
         adapter = adapters.load(name)
         self.runtime: Runtime = adapter.runtime(target)
         self.driver: Driver = adapter.driver(target)
-        self.scene = ClusterScene(target)
+        self.scene: Any = scene_of(target)
 
     def submit(self, workload: str, steps: int = 7, deadline: float = 600, **parameters: Any) -> RunHandle:
         """Prepare and submit."""

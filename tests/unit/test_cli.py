@@ -32,7 +32,7 @@ def bench(*words: str, check: int | None = None) -> "subprocess.CompletedProcess
         ([*NOOP, "--set", "k"], "--set takes KEY=VALUE"),
         ([*NOOP, "--set", "kk=3"], "--set takes: dataset_uri"),
         ([*NOOP, "--set", "k=many"], "k:"),
-        ([*NOOP, "--variant", "tape"], "one of: s3, volume"),
+        ([*NOOP, "--variant", "tape"], "one of: folder"),
         ([*NOOP, "--n", "0"], "--n"),
     ],
 )

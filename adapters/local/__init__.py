@@ -1,0 +1,1 @@
+"""What every adapter needs to run on this machine without Kubernetes."""

@@ -1,0 +1,85 @@
+"""One Python environment per orchestrator, made by uv from the project's one lock, under the state folder."""
+
+import hashlib
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from adapters.base import BenchError
+from adapters.local.state import LocalState
+from cluster.host import find_program
+from cluster.state import PROJECT, write_atomic
+
+GROUPS = ("postgres",)
+"""Environments that hold a dependency group alone, without the project."""
+LOG_LINES = 12
+
+
+def python(state: LocalState, name: str) -> Path:
+    """The interpreter of an environment."""
+    return state.envs / name / "bin" / "python"
+
+
+def is_ready(state: LocalState, name: str) -> bool:
+    """Whether the environment was made completely, from the lock as it is now."""
+    stamp = state.envs / f"{name}.lock-sha256"
+    return python(state, name).exists() and stamp.exists() and stamp.read_text() == _wanted()
+
+
+def ensure(state: LocalState, name: str) -> Path:
+    """Make the environment `name` (an extra of the project, or one of `GROUPS`) unless it is there.
+
+    An environment that an interrupted command left half made is completed. Returns its interpreter.
+    Raises `BenchError` with uv's last lines.
+    """
+    if is_ready(state, name):
+        return python(state, name)
+    uv = find_program("uv")
+    if uv is None:
+        raise BenchError("uv is neither on the path nor in the environment", "./setup")
+    state.logs.mkdir(parents=True, exist_ok=True)
+    log = state.logs / f"env-{name}.log"
+    what = (
+        ["--only-group", name, "--no-install-project"]
+        if name in GROUPS
+        else ["--no-default-groups", "--extra", name]
+    )
+    with log.open("w", encoding="utf-8") as out:
+        done = subprocess.run(
+            [uv, "sync", "--frozen", "--python", _base_python(), *what],
+            cwd=PROJECT,
+            env={
+                **os.environ,
+                "UV_PROJECT_ENVIRONMENT": str(state.envs / name),
+                "UV_COMPILE_BYTECODE": "1",
+                "VIRTUAL_ENV": "",
+            },
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    if done.returncode != 0:
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
+        raise BenchError(
+            f"the environment of {name} could not be made:\n" + "\n".join(lines),
+            f"check network and disk, then the same command again (log: {log})",
+            "the packages that were fetched",
+        )
+    write_atomic(state.envs / f"{name}.lock-sha256", _wanted())
+    return python(state, name)
+
+
+def harness_python() -> Path:
+    """The interpreter that runs this harness: for services of ours, and for the floors."""
+    return Path(sys.executable)
+
+
+def _base_python() -> str:
+    """The interpreter under ours, so that all steps run on the same Python."""
+    return getattr(sys, "_base_executable", "") or sys.executable
+
+
+def _wanted() -> str:
+    text = (PROJECT / "uv.lock").read_bytes() + _base_python().encode()
+    return hashlib.sha256(text).hexdigest()

@@ -1,0 +1,116 @@
+"""The part of the state folder that the `local` target uses, and the lock that keeps two commands apart."""
+
+import fcntl
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from adapters.base import BenchError
+from cluster.state import home, write_atomic
+
+LAYOUT = "1"
+"""Changes when a newer bench cannot use what an older one left here."""
+
+
+class StateBusy(BenchError):
+    """Another command holds the local servers."""
+
+
+@dataclass(frozen=True)
+class LocalState:
+    """Where everything of the local target lies; nothing is written outside this folder."""
+
+    root: Path
+
+    @property
+    def envs(self) -> Path:
+        """One Python environment per orchestrator."""
+        return self.root / "envs"
+
+    @property
+    def logs(self) -> Path:
+        """One file per server process."""
+        return self.root / "logs"
+
+    @property
+    def servers(self) -> Path:
+        """What was started and not ended yet."""
+        return self.root / "servers.jsonl"
+
+    @property
+    def tracking_uri(self) -> str:
+        """MLflow's database: one file."""
+        return f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def artifacts(self) -> Path:
+        """What steps write."""
+        return self.root / "artifacts"
+
+    @property
+    def fake_home(self) -> Path:
+        """HOME of every process started here: what libraries drop there stays in the state folder."""
+        return self.root / "home"
+
+    def folder(self, name: str) -> Path:
+        """A folder for one adapter or service, made if need be."""
+        path = self.root / name
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def secret(self, name: str) -> str:
+        """A password of this state folder: made on first use, readable by its owner only."""
+        path = self.root / "secrets" / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            write_atomic(path, secrets.token_urlsafe(32), 0o600)
+        return path.read_text(encoding="ascii")
+
+
+def local_state() -> LocalState:
+    """The state folder of the local target (not made by asking)."""
+    return LocalState(home() / "local")
+
+
+def check_layout(state: LocalState) -> None:
+    """Mark a new state folder, refuse one that another version of bench made.
+
+    Raises `BenchError` with what to type.
+    """
+    stamp = state.root / "layout"
+    if not stamp.exists():
+        write_atomic(stamp, LAYOUT)
+    elif (found := stamp.read_text(encoding="utf-8").strip()) != LAYOUT:
+        raise BenchError(
+            f"{state.root} was made by another version of bench (layout '{found}', this one needs '{LAYOUT}')",
+            f"mv {state.root} {state.root}.old, then the same command again",
+            "everything in that folder",
+        )
+
+
+@contextmanager
+def exclusive(state: LocalState) -> Iterator[None]:
+    """Hold the local servers for one command. A kernel lock: it vanishes with its process, however that ends.
+
+    Raises `StateBusy` naming the process that holds them.
+    """
+    state.root.mkdir(parents=True, exist_ok=True)
+    handle = os.open(state.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            raise StateBusy(
+                f"another bench command uses the local servers in {state.root} (process {holder})",
+                "wait for it to end, or give this one a state folder of its own: export BENCH_HOME=DIR",
+                "what it has stored so far; nothing was changed",
+            ) from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(handle)
