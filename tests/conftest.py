@@ -11,9 +11,11 @@ ON_THE_CLUSTER = ("tests/kind/", "tests/conformance/")
 
 
 class OneCluster(LoadScopeScheduling):
-    """Tests on the one cluster run one after another in one process, the others beside them."""
+    """Tests on the one cluster run one after another in one process, as do those on the one set of local servers."""
 
     def _split_scope(self, nodeid: str) -> str:
+        if nodeid.partition("::")[0].endswith("_local.py"):
+            return "local"
         return "cluster" if nodeid.startswith(ON_THE_CLUSTER) else nodeid
 
 

@@ -66,6 +66,13 @@ class Postgres:
             self.start()
             self._sql(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
 
+    def databases(self) -> list[str]:
+        """Those that were made; none where the server was never started."""
+        if not self.folder.exists():
+            return []
+        self.start()
+        return self._sql("SELECT datname FROM pg_database WHERE NOT datistemplate").splitlines()
+
     def start(self) -> None:
         """Start the server unless it runs."""
         if self._servers.running("postgres"):

@@ -105,6 +105,10 @@ class Servers:
         server = self._running.get(name)
         return server if server is not None and server.alive() else None
 
+    def names(self) -> list[str]:
+        """Of those that run."""
+        return [name for name, server in self._running.items() if server.alive()]
+
     def wait_until(self, healthy: Callable[[], str], names: Sequence[str], seconds: float) -> None:
         """Wait until `healthy` answers with the empty string.
 

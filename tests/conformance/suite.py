@@ -5,6 +5,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -222,3 +223,23 @@ class Conformance(ABC):
     @abstractmethod
     def leftovers(self, bench: Bench) -> list[str]:
         """What `undeploy` should have removed and is still there; each adapter knows its own."""
+
+
+class LocalConformance(Conformance):
+    """The suite on this machine: what is left over is known without asking the adapter."""
+
+    target: ClassVar[Target] = Target.LOCAL
+
+    @pytest.fixture(scope="class", autouse=True)
+    def ended(self) -> Iterator[None]:
+        """Leave no server of this adapter to the next class."""
+        yield
+        adapters.load(self.adapter).runtime(self.target).scale(False)
+
+    def leftovers(self, bench: Bench) -> list[str]:
+        where = bench.scene.where
+        return [
+            *(set(where.servers.names()) - {"ledger", "serving", "postgres"}),
+            *(name for name in where.postgres.databases() if name != "postgres"),
+            *(str(path) for path in where.state.root.glob(self.adapter)),
+        ]
