@@ -228,7 +228,7 @@ class ProcessesDriver(FloorDriver):
 
     def _start(self, run: _Run, job: Job) -> Server:
         step, index = job.member.step, job.member.index
-        words = [envs.harness_python(), "-m", "core.entry", step, "--run-id", run.request.run_id]
+        words = [str(envs.harness_python()), "-m", "core.entry", step, "--run-id", run.request.run_id]
         words += [] if index is None else ["--index", str(index)]
         for name, value in job.settings.items():
             words += ["--set", f"{name}={value}"]
@@ -244,7 +244,7 @@ class CallsDriver(FloorDriver):
 
     def _carry_out(self, run: _Run, end: float) -> None:
         request = run.request
-        words = [envs.harness_python(), "-m", "adapters.local.floors", request.model_dump_json()]
+        words = [str(envs.harness_python()), "-m", "adapters.local.floors", request.model_dump_json()]
         run.servers.append(request.run_id)
         server = self.where.servers.start(request.run_id, words, self.where.step_env(), self.where.state.root)
         code = self._finish(run, request.run_id, server, end)

@@ -80,11 +80,12 @@ class Postgres:
         data = self.folder / "data"
         if not data.exists():
             self._initialise(data)
+        self._hand_over(data)
         self._port = free_port()
         self._servers.start(
             "postgres",
             [
-                *_as_nobody(),
+                *_as_nobody(self.programs() / "postgres"),
                 self.programs() / "postgres",
                 "-D",
                 data,
@@ -111,10 +112,8 @@ class Postgres:
         part.mkdir(parents=True, mode=0o700)
         password = self.folder / "password"
         password.write_text(self._state.secret("postgres"), encoding="ascii")
-        if os.geteuid() == 0:
-            shutil.chown(part, "nobody")
-            shutil.chown(password, "nobody")
         password.chmod(0o600)
+        self._hand_over(part, password)
         done = self._run(
             "initdb",
             *("-D", str(part), "-U", USER, "--encoding=UTF8", "--locale=C", "--auth=scram-sha-256"),
@@ -131,6 +130,13 @@ class Postgres:
             )
         part.rename(data)
 
+    def _hand_over(self, *places: Path) -> None:
+        """Give files and folders to the user that PostgreSQL will run as."""
+        way = _as_nobody(self.programs() / "postgres")
+        owner = "nobody" if way[:1] == ["setpriv"] else "root"
+        if way:
+            subprocess.run(["chown", "-R", owner, *places], check=True)
+
     def _sql(self, statement: str) -> str:
         done = self._run(
             "psql",
@@ -144,8 +150,9 @@ class Postgres:
     def _run(
         self, program: str, *words: str, unprivileged: bool = False
     ) -> "subprocess.CompletedProcess[str]":
+        path = self.programs() / program
         return subprocess.run(
-            [*(_as_nobody() if unprivileged else []), str(self.programs() / program), *words],
+            [*(_as_nobody(path) if unprivileged else []), str(path), *words],
             env={**self._env, "PGPASSWORD": self._state.secret("postgres"), "PGCONNECT_TIMEOUT": "10"},
             cwd=self.folder,
             stdout=subprocess.PIPE,
@@ -155,12 +162,23 @@ class Postgres:
         )
 
 
-def _as_nobody() -> list[str]:
-    """PostgreSQL refuses to run as root: as `nobody` then, who may still pass through root's own folders."""
+def _as_nobody(program: Path) -> list[str]:
+    """PostgreSQL refuses to run as root: as `nobody` then, which every Debian has.
+
+    Where `nobody` may not pass through the folders above, root stays root and only takes that name, in a user
+    namespace. Raises `BenchError` where neither can be.
+    """
     if os.geteuid() != 0:
         return []
-    return [
-        "setpriv",
-        *("--reuid=nobody", "--regid=nogroup", "--clear-groups"),
-        *("--inh-caps=-all,+dac_override", "--ambient-caps=+dac_override"),
-    ]
+    ways = (
+        ["setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups", "--inh-caps=-all"],
+        ["unshare", "--user", "--map-user=65534", "--map-group=65534"],
+    )
+    for way in ways:
+        tried = subprocess.run([*way, "test", "-x", str(program)], capture_output=True, check=False)
+        if tried.returncode == 0:
+            return way
+    raise BenchError(
+        f"PostgreSQL does not run as root, and the user nobody cannot reach {program}",
+        "run bench as another user, or keep its state where all may pass: export BENCH_HOME=/var/tmp/bench",
+    )
