@@ -19,6 +19,8 @@ from rich.markup import escape
 from rich.table import Table
 
 import cluster
+from adapters.local import envs, processes
+from adapters.local.state import busy, local_state
 from cluster import engine, host, lifecycle, pins
 from cluster.state import home, paths
 
@@ -58,6 +60,8 @@ def checks() -> list[Check]:
         _debootstrap,
         _registry,
         _cluster,
+        _environments,
+        _postgres,
         _leftovers,
     ]
     return [look() for look in looks]
@@ -228,8 +232,47 @@ def _cluster() -> Check:
     return Check("cluster", "warn", detail, "bench cluster up")
 
 
+def _environments() -> Check:
+    missing = envs.missing(local_state(), envs.EXTRAS)
+    if missing:
+        return Check(
+            "local environments",
+            "warn",
+            f"not made yet: {', '.join(missing)}",
+            "nothing: `bench run --target local` makes those that it needs.",
+        )
+    return Check("local environments", "ok", f"all in {local_state().envs}")
+
+
+def _postgres() -> Check:
+    given = os.environ.get("BENCH_POSTGRES_BIN")
+    if given:
+        there = (Path(given) / "postgres").is_file()
+        remedy = (
+            "" if there else "unset BENCH_POSTGRES_BIN, or name the folder that has the program `postgres`."
+        )
+        return Check("postgres", "ok" if there else "fail", f"BENCH_POSTGRES_BIN={given}", remedy)
+    if host.is_root() and not (host.find_program("setpriv") or host.find_program("unshare")):
+        return Check(
+            "postgres",
+            "fail",
+            "it does not run as root, and neither setpriv nor unshare is here",
+            "apt-get install -y util-linux, or run bench as another user.",
+        )
+    return Check("postgres", "ok", "from a PyPI wheel, under the state folder")
+
+
 def _leftovers() -> Check:
-    """Processes whose working folder or command line lies in our state folder, and that have lost their parent."""
+    """Processes of ours that have lost the command which started them."""
+    local = local_state()
+    if not busy(local) and (left := processes.leftovers(local.root, local.servers)):
+        return Check(
+            "leftovers",
+            "warn",
+            "local servers of a command that was killed: "
+            + ", ".join(f"{process.name()} ({process.pid})" for process in left),
+            "the next `bench run --target local` ends them.",
+        )
     state = str(paths().root)
     expected = engine.owned_pid(paths())
     found = []

@@ -20,6 +20,9 @@ import adapters
 import cluster
 import core.errors
 from adapters.base import Adapter, Configuration, Target, Unsupported
+from adapters.local import envs
+from adapters.local.state import local_state
+from adapters.local.target import close_local
 from adapters.workloads import PIPELINE, WORKLOADS
 from bench import drawing
 from bench import plan as planning
@@ -79,6 +82,8 @@ def run(options: Options) -> None:
         console.print(f"target {target.value} ({why}) · results in {options.results}")
         plan, resumed = _plan(options, store, wanted)
         missing = list(planning.missing(plan, store))
+        if target is Target.LOCAL:
+            make_environments(wanted, console)
         console.print(
             f"plan {plan.plan_id}: {len(wanted)} scenarios × {plan.n} = {len(plan.slots)} runs, seed {plan.seed}"
             + (f"; goes on with the {len(missing)} that are missing" if resumed else "")
@@ -94,6 +99,27 @@ def run(options: Options) -> None:
     bad = any(record.status in ("failed", "timeout") for record in records)
     if bad or any(record.status == "unsupported" for record in asked):
         raise SystemExit(1)
+
+
+def make_environments(scenarios: Sequence[Scenario], console: Console) -> None:
+    """Make the Python environments that the orchestrators of these scenarios lack on this machine."""
+    state = local_state()
+    missing = envs.missing(state, dict.fromkeys(scenario.orchestrator for scenario in scenarios))
+    if not missing:
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("", total=len(missing))
+        for name in missing:
+            bar.update(task, description=f"making the environment of {name}")
+            envs.ensure(state, name)
+            bar.advance(task)
+    console.print(f"made in {state.envs}: {', '.join(missing)}")
 
 
 def choose_target(asked: Target | None) -> tuple[Target, str]:
@@ -229,6 +255,8 @@ def _execute(options: Options, store: Store, target: Target, plan: Plan, console
                 "the same command goes on with the rest"
             )
             raise SystemExit(130) from None
+        finally:
+            close_local()
     return records
 
 

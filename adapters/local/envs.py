@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from adapters.base import BenchError
@@ -13,6 +14,13 @@ from cluster.state import PROJECT, write_atomic
 
 GROUPS = ("postgres",)
 """Environments that hold a dependency group alone, without the project."""
+EXTRAS: Mapping[str, str] = {
+    "airflow": "airflow",
+    "dagster": "dagster",
+    "kfp": "kfp-local",
+    "prefect": "prefect",
+}
+"""Which environment an orchestrator runs in. What is not here needs none, or makes its own in `deploy`."""
 LOG_LINES = 12
 
 
@@ -25,6 +33,13 @@ def is_ready(state: LocalState, name: str) -> bool:
     """Whether the environment was made completely, from the lock as it is now."""
     stamp = state.envs / f"{name}.lock-sha256"
     return python(state, name).exists() and stamp.exists() and stamp.read_text() == _wanted()
+
+
+def missing(state: LocalState, orchestrators: Iterable[str]) -> list[str]:
+    """The environments that these orchestrators need on this machine and that are not ready."""
+    needed = [EXTRAS[name] for name in orchestrators if name in EXTRAS]
+    wanted = dict.fromkeys([*needed, *(GROUPS if needed else ())])
+    return [name for name in wanted if not is_ready(state, name)]
 
 
 def ensure(state: LocalState, name: str) -> Path:

@@ -91,6 +91,21 @@ def check_layout(state: LocalState) -> None:
         )
 
 
+def busy(state: LocalState) -> bool:
+    """Whether a command that lives holds the local servers."""
+    try:
+        handle = os.open(state.root / "lock", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
 @contextmanager
 def exclusive(state: LocalState) -> Iterator[None]:
     """Hold the local servers for one command. A kernel lock: it vanishes with its process, however that ends.
