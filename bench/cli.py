@@ -29,10 +29,15 @@ app.add_typer(cluster_cli.app, name="cluster")
 app.add_typer(results_cli.app, name="results")
 app.command("doctor")(doctor.doctor)
 
+PUBLISHED = Path(__file__).resolve().parent.parent / "docs" / "results"
+"""The results that this version was published with."""
+
 RUN_EPILOG = """
 [bold]Examples[/bold]
 
   bench run --orchestrator argo
+
+  bench run --orchestrator all --target local --configuration default --n 1
 
   bench run --orchestrator argo --n 20 --configuration default,tuned
 
@@ -175,6 +180,46 @@ def orchestrators(as_json: Annotated[bool, typer.Option("--json", help="As JSON.
     Console().print(table)
     for gap in missing:
         typer.echo(f"{gap.message}: {gap.remedy}")
+
+
+@app.command(
+    epilog="Examples: bench capabilities · bench capabilities --json · bench capabilities --check docs/capabilities.md"
+)
+def capabilities(
+    results: Annotated[Path | None, typer.Option(help="Where the suite's verdicts are stored.")] = None,
+    page: Annotated[
+        Path | None, typer.Option("--write", help="Renew the table between the marks of this file.")
+    ] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="Fail when this file, or what it was made from, is out of date.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The stored verdicts as JSON.")] = False,
+) -> None:
+    """What each orchestrator's adapter can do, as the conformance suite found it.
+
+    `pytest tests/conformance --record-conformance DIR` stores the verdicts.
+    """
+    from bench import capabilities as known
+
+    found = known.load(results or PUBLISHED)
+    if not found:
+        raise BenchError(
+            f"no verdicts in {results or PUBLISHED}", "pytest tests/conformance --record-conformance DIR"
+        )
+    if as_json:
+        typer.echo(json.dumps([one.model_dump(mode="json") for one in found], indent=1))
+    elif check is not None:
+        problems = known.stale(found)
+        if known.renewed(check, found) != check.read_text(encoding="utf-8"):
+            problems.append(f"{check} is not what the verdicts say: bench capabilities --write {check}")
+        for problem in problems:
+            typer.echo(problem)
+        raise typer.Exit(1 if problems else 0)
+    elif page is not None:
+        known.write(page, found)
+        typer.echo(page)
+    else:
+        typer.echo(known.table(found))
 
 
 def _split(values: list[str]) -> tuple[str, ...]:

@@ -4,35 +4,51 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adapters.base import BenchError
-from bench.cells import cells, floor_of, makespan, overhead, ratio_to_floor
+from bench.cells import FLOORS, Cell, cells, floor_of, makespan, overhead, ratio_to_floor
 from bench.drawing import seconds
 from bench.records import RunRecord
 from bench.statistics import Estimate
 
+STEP_IS = {
+    "pod": "one pod per step",
+    "process": "one process per step",
+    "call": "steps as calls in one process",
+}
 BEGIN, END = "<!-- results: made by `bench report --readme` -->", "<!-- /results -->"
 
 
 def table(records: Sequence[RunRecord]) -> str:
-    """A row for each measured cell of one pod per step: median makespan, overhead and ratio to the floor."""
-    found = [cell for cell in cells(records) if cell.key.task == "pod" and cell.measured]
-    lines = [
-        "| target | workload | orchestrator | setting | n | makespan, median | overhead, median | × floor |",
-        "|---|---|---|---|--:|--:|--:|--:|",
-    ]
+    """A table for each target and kind of step: median makespan, overhead and ratio to the floor of every cell."""
+    found = [cell for cell in cells(records) if cell.key.task in FLOORS and cell.measured]
+    groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in found:
-        ratio = ratio_to_floor(cell, floor_of(cell, found))
-        values = (
-            cell.key.target,
-            f"{cell.key.workload}, {cell.key.steps} steps",
-            cell.key.orchestrator if ratio else f"{cell.key.orchestrator} (floor)",
-            (cell.knob or cell.key.configuration).replace("_", r"\_"),
-            str(len(cell.measured)),
-            _text(cell.estimate(makespan), " s"),
-            _text(cell.estimate(overhead), " s"),
-            _text(ratio.estimate, "") if ratio else "",
-        )
-        lines.append("| " + " | ".join(values) + " |")
+        groups.setdefault((cell.key.target, cell.key.task), []).append(cell)
+    lines: list[str] = []
+    for (target, task), members in groups.items():
+        lines += [
+            *([""] if lines else []),
+            f"**{target}**, {STEP_IS[task]}:",
+            "",
+            "| workload | orchestrator | setting | n | makespan, median | overhead, median | × floor |",
+            "|---|---|---|--:|--:|--:|--:|",
+            *(_row(cell, members) for cell in members),
+        ]
     return "\n".join(lines)
+
+
+def _row(cell: Cell, members: Sequence[Cell]) -> str:
+    ratio = ratio_to_floor(cell, floor_of(cell, members))
+    name = cell.key.orchestrator
+    values = (
+        f"{cell.key.workload}, {cell.key.steps} steps",
+        f"{name} (floor)" if name in FLOORS.values() else name,
+        (cell.knob or cell.key.configuration).replace("_", r"\_"),
+        str(len(cell.measured)),
+        _text(cell.estimate(makespan), " s"),
+        _text(cell.estimate(overhead), " s"),
+        _text(ratio.estimate, "") if ratio else "",
+    )
+    return "| " + " | ".join(values) + " |"
 
 
 def _text(estimate: Estimate | None, unit: str) -> str:

@@ -135,7 +135,8 @@ def choose_target(asked: Target | None) -> tuple[Target, str]:
 
 def scenarios(options: Options, target: Target) -> list[Scenario]:
     """The scenarios that `options` ask for, controls included. Raises `BadInput` for what is unknown."""
-    names = adapters.names() if "all" in options.orchestrators else list(options.orchestrators)
+    everyone = [name for name in adapters.names() if name not in CONTROLS]
+    names = everyone if "all" in options.orchestrators else list(options.orchestrators)
     asked = {name: adapters.load(name) for name in names}
     parameters = checked(options.parameters)
     for workload in options.workloads:

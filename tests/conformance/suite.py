@@ -199,6 +199,13 @@ class Conformance(ABC):
         self.check(two)
         assert (one.outputs("probe")["value"], two.outputs("probe")["value"]) == ("55", "89")
 
+    def test_caches_are_off(self, bench: Bench) -> None:
+        """The same parameters twice: a cache would leave the second run's steps out."""
+        for _ in range(2):
+            ran = bench.run("chain", steps=1, fibo=14)
+            self.check(ran)
+            assert len(ran.events("start")) == 1
+
     def test_timeout(self, bench: Bench) -> None:
         handle = bench.submit("chain", steps=1, deadline=20, sleep_seconds=600)
         outcome = bench.driver.wait(handle, 20)
