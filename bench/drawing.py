@@ -1,10 +1,12 @@
 """What the terminal shows: a run's timeline, its breakdown, and the table over all runs."""
 
+import io
+import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rich.box import SIMPLE
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -24,6 +26,8 @@ from bench.records import RunRecord
 from bench.statistics import Estimate, median
 
 _SECOND = 1_000_000_000
+FONT_FACE = re.compile(r"\s*@font-face \{.*?\}", re.DOTALL)
+"""Fonts that rich's SVG would fetch from a server; without them the reader's own monospace is used."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,11 @@ def interval(estimate: Estimate | None, level: float | None = None) -> str:
     return f"{seconds(estimate.value)}\n[{low}, {high}]{attained}"
 
 
-def timeline(record: RunRecord, width: int = 100) -> RenderableType:
-    """One row for each step and attempt, drawn to scale over `width` columns, with axis and legend."""
+def timeline(record: RunRecord, width: int = 100, until: float = 0.0) -> RenderableType:
+    """One row for each step and attempt, drawn to scale over `width` columns, with axis and legend.
+
+    The axis reaches to `until` (s) at least, so that several runs can be drawn to one scale.
+    """
     found = passages(record.timeline, record.pods, record.ledger)
     client = record.client
     head = Text(f"{record.run_id}  {record.scenario.key}  {record.status}", style="bold")
@@ -82,12 +89,14 @@ def timeline(record: RunRecord, width: int = 100) -> RenderableType:
     total = (client.first_terminal_ns - client.submit_ns) / _SECOND
     if not found:
         return Group(head, Text(f"no steps; submit to terminal state {seconds(total)}"))
+    if record.task == "call":  # its process is older than the step: all that is seen is the wait for the call
+        found = [replace(passage, process_start=None) for passage in found]
     rows = _rows(found, client.submit_ns, client.accepted_ns)
     names = [_name(passage, found) for passage, _ in rows]
     gutter = max(len(name) for name in names)
     last = max(stretch.end for _, stretches in rows for stretch in stretches)
     first = min(0.0, min(stretch.start for _, stretches in rows for stretch in stretches))
-    span = max(total, last) - first or 1.0
+    span = max(total, last, until) - first or 1.0
     columns = max(20, width - gutter - 12)
     lines = [head, *_axis(gutter, columns, first, span)]
     for name, (_passage, stretches) in zip(names, rows, strict=True):
@@ -103,6 +112,20 @@ def timeline(record: RunRecord, width: int = 100) -> RenderableType:
     legend.append(f"| terminal state at {seconds(total)}; right: user time")
     lines.append(legend)
     return Group(*lines)
+
+
+def picture(records: Sequence[RunRecord], title: str, width: int = 112) -> str:
+    """The timelines of several runs, drawn to one scale, as an SVG; the same bytes for the same records."""
+    until = max(
+        ((r.client.first_terminal_ns - r.client.submit_ns) / _SECOND for r in records if r.client), default=0
+    )
+    console = Console(
+        record=True, width=width, file=io.StringIO(), force_terminal=True, color_system="truecolor"
+    )
+    for record in records:
+        console.print(timeline(record, width, until))
+        console.print()
+    return FONT_FACE.sub("", console.export_svg(title=title))
 
 
 def _name(passage: Passage, found: Sequence[Passage]) -> str:
@@ -126,8 +149,10 @@ def _rows(found: Sequence[Passage], submit: int, accepted: int) -> list[tuple[Pa
         if sign is None:
             continue
         ready = max((end for end in ends if end <= sign), default=min(accepted, sign))
-        process = passage.process_start if passage.process_start is not None else finished or sign
         user_start = passage.user_start
+        process = passage.process_start
+        if process is None:
+            process = finished or user_start or sign
         marks: list[tuple[_Kind, int, int]] = [(WAIT, ready, sign), (STARTUP, sign, process)]
         if user_start is not None:
             marks.append((IMPORTS, process, user_start))
@@ -181,7 +206,7 @@ def _bar(stretches: Sequence[_Stretch], columns: int, first: float, span: float)
 def _axis(gutter: int, columns: int, first: float, span: float) -> list[Text]:
     step = _tick(span, columns)
     numbers, marks = [" "] * (columns + 8), ["─"] * columns
-    at = -(-first // step) * step
+    at = -(-first // step) * step + 0.0  # no minus in front of a zero
     while at <= first + span:
         column = _column(at, columns, first, span)
         text = f"{at:g}"

@@ -107,8 +107,22 @@ STORE_PROXY = {
 }
 
 
+def _pictures(records: Sequence[RunRecord]) -> dict[str, str]:
+    """`timelines-TARGET.svg`: of each orchestrator as shipped, the pipeline run with the median makespan."""
+    chosen: dict[str, list[RunRecord]] = {}
+    for cell in cells(records):
+        ran = sorted(cell.measured, key=lambda record: (makespan(record) or 0.0, record.run_id))
+        usual = cell.key.workload == "pipeline" and cell.key.configuration == "default"
+        if usual and ran and cell.key.task in FLOORS:
+            chosen.setdefault(cell.key.target, []).append(ran[(len(ran) - 1) // 2])
+    return {
+        f"timelines-{target}.svg": drawing.picture(runs, f"{target}: the run with the median makespan")
+        for target, runs in chosen.items()
+    }
+
+
 def build(records: Sequence[RunRecord], out: Path) -> list[Path]:
-    """Write `report.md`, `report.json` and `runs.jsonl` (the raw rows, by cell) under `out`; their paths.
+    """Write `report.md`, `report.json`, `runs.jsonl` (the raw rows, by cell) and pictures under `out`; their paths.
 
     Raises:
         BenchError: if a file cannot be written.
@@ -130,6 +144,7 @@ def build(records: Sequence[RunRecord], out: Path) -> list[Path]:
         "report.md": markdown,
         "report.json": json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n",
         RAW: raw,
+        **_pictures(ordered),
     }
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -55,6 +55,11 @@ class LocalState:
         """HOME of every process started here: what libraries drop there stays in the state folder."""
         return self.root / "home"
 
+    @property
+    def temporary(self) -> Path:
+        """TMPDIR of every process started here."""
+        return self.root / "tmp"
+
     def folder(self, name: str) -> Path:
         """A folder for one adapter or service, made if need be."""
         path = self.root / name

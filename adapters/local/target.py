@@ -46,7 +46,7 @@ class LocalTarget:
         try:
             check_layout(self.state)
             sweep(self.state.root, self.state.servers)
-            for folder in (self.state.fake_home, self.state.artifacts):
+            for folder in (self.state.fake_home, self.state.temporary, self.state.artifacts):
                 folder.mkdir(parents=True, exist_ok=True)
             self.servers.keep()
             self._start_services()
@@ -69,6 +69,7 @@ class LocalTarget:
             **QUIET,
             "PATH": os.environ.get("PATH", os.defpath),
             "HOME": str(self.state.fake_home),
+            "TMPDIR": str(self.state.temporary),
             "LANG": "C.UTF-8",
             "NO_PROXY": "127.0.0.1,localhost",
             "no_proxy": "127.0.0.1,localhost",

@@ -1,0 +1,72 @@
+"""The table of capabilities: every test of the suite, every gap with its reason, nothing out of date."""
+
+from pathlib import Path
+
+import pytest
+
+from adapters.base import BenchError
+from bench import capabilities
+from bench.capabilities import CAPABILITIES, Conformance, Verdict
+from bench.records import Environment
+from tests.conformance.suite import Conformance as Suite
+
+ROOT = Path(__file__).parents[2]
+
+
+def made(**verdicts: Verdict) -> Conformance:
+    everything = {name: Verdict(outcome="yes") for name in CAPABILITIES}
+    return Conformance(
+        adapter="argo",
+        target="kind",
+        configuration="tuned",
+        adapter_sha256=capabilities.adapter_sha256("argo"),
+        recorded_at="2026-01-01T00:00:00Z",
+        environment=Environment(blocking={}),
+        verdicts={**everything, **verdicts},
+    )
+
+
+def test_the_table_asks_what_the_suite_asks() -> None:
+    assert set(CAPABILITIES) == {
+        name.removeprefix("test_") for name in dir(Suite) if name.startswith("test_")
+    }
+
+
+def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
+    capabilities.save(tmp_path, made())
+    assert capabilities.load(tmp_path) == [made()]
+
+
+def test_a_gap_is_shown_with_its_reason() -> None:
+    text = capabilities.table([made(cancel=Verdict(outcome="notyet", reason="see issue"))])
+    assert "| a run can be ended, and is gone | not yet [1] |" in text
+    assert text.endswith("1. argo, kind, a run can be ended, and is gone: see issue")
+
+
+@pytest.mark.parametrize(
+    ("found", "problem"),
+    [
+        (made().model_copy(update={"adapter_sha256": "0"}), "adapters/argo has changed"),
+        (made(cancel=Verdict(outcome="failed")), "cancel failed"),
+        (made().model_copy(update={"verdicts": {}}), "no verdict on caches_are_off, cancel"),
+    ],
+)
+def test_what_no_longer_holds_is_named(found: Conformance, problem: str) -> None:
+    assert any(problem in line for line in capabilities.stale([found]))
+    assert capabilities.stale([made()]) == []
+
+
+def test_a_changed_adapter_has_another_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "adapters" / "x").mkdir(parents=True)
+    monkeypatch.setattr(capabilities, "ROOT", tmp_path)
+    before = capabilities.adapter_sha256("x")
+    (tmp_path / "adapters" / "x" / "README.md").write_text("words")
+    assert capabilities.adapter_sha256("x") == before
+    (tmp_path / "adapters" / "x" / "adapter.py").write_text("code")
+    assert capabilities.adapter_sha256("x") != before
+
+
+def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("nothing")
+    with pytest.raises(BenchError, match="no marks"):
+        capabilities.write(tmp_path / "page.md", [made()])
