@@ -1,0 +1,232 @@
+"""The workloads as Dagster users would write them: assets, an asset check as the gate, a job for each workload."""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from dagster import (
+    AssetCheckResult,
+    AssetCheckSpec,
+    AssetIn,
+    AssetKey,
+    AssetOut,
+    AssetsDefinition,
+    AssetSelection,
+    ConfigurableIOManager,
+    ConfigurableResource,
+    Definitions,
+    Failure,
+    InputContext,
+    Output,
+    OutputContext,
+    ResourceDependency,
+    RetryPolicy,
+    asset,
+    define_asset_job,
+    multi_asset,
+)
+
+from adapters.dagster.names import PROBES_FILE, job_name
+from adapters.workloads import PIPELINE, SWEEP
+from core.artifacts import join, read, write
+from core.config import load_config
+from core.entry import run_step
+from core.errors import BadInput
+from core.settings import Settings
+
+Facts = dict[str, str]
+"""What a step leaves: addresses, digests and numbers. An asset is the file behind an address."""
+RETRY = RetryPolicy(max_retries=2)
+
+
+class Run(ConfigurableResource):  # type: ignore[misc, type-arg, unused-ignore]
+    """One run of the recommender, as its run config describes it."""
+
+    run_id: str
+    parameters: dict[str, str] = {}  # noqa: RUF012 - a pydantic field
+
+    def step(self, name: str, *inputs: Facts, index: int | None = None, **own: object) -> Facts:
+        """Run a step of the shared core; `own` goes before the run's parameters.
+
+        Raises `Failure`, not to be retried, for input that cannot work.
+        """
+        settings = {**self.parameters, **own}
+        try:
+            result = run_step(
+                name,
+                run_id=self.run_id,
+                config=load_config("{}", [f"{key}={value}" for key, value in settings.items()]),
+                inputs={key: value for facts in inputs for key, value in facts.items()},
+                index=index,
+            )
+        except BadInput as error:
+            raise Failure(str(error), allow_retries=False) from error
+        print(json.dumps({"step": result.step, "outputs": dict(result.outputs)}), flush=True)
+        return dict(result.outputs)
+
+
+class RunFolder(ConfigurableIOManager):  # type: ignore[misc, unused-ignore]
+    """Keeps what steps leave beside the run's artifacts: two runs at once never see each other's."""
+
+    run: ResourceDependency[Run]
+
+    def handle_output(self, context: OutputContext, obj: Facts) -> None:
+        """Write it as JSON."""
+        write(self._place(context.asset_key), json.dumps(obj).encode())
+
+    def load_input(self, context: InputContext) -> Facts:
+        """Read it back."""
+        facts: Facts = json.loads(read(self._place(context.asset_key)))
+        return facts
+
+    def _place(self, key: AssetKey) -> str:
+        root = Settings.from_environment().artifact_root
+        return join(root, self.run.run_id, "dagster", *key.path[:-1], f"{key.path[-1]}.json")
+
+
+@asset(retry_policy=RETRY)
+def ratings(run: Run) -> Facts:
+    """Ratings, checked."""
+    return run.step("ingest")
+
+
+@asset(retry_policy=RETRY)
+def split(run: Run, ratings: Facts) -> Facts:
+    """Training and held-out interactions."""
+    return run.step("preprocess", ratings)
+
+
+@asset(retry_policy=RETRY)
+def model(run: Run, split: Facts) -> Facts:
+    """The recommender."""
+    return run.step("train", split)
+
+
+def verdict(evaluation: Facts, gated: str) -> Iterator[AssetCheckResult | Output[Facts]]:
+    """The check, and the asset behind the gate where it passed."""
+    passed = evaluation["passed"] == "true"
+    yield AssetCheckResult(passed=passed, metadata={"score": float(evaluation["score"])})
+    if passed:
+        yield Output(evaluation, gated)
+
+
+@multi_asset(
+    name="evaluation",
+    outs={"evaluation": AssetOut(), "approval": AssetOut(is_required=False)},
+    check_specs=[AssetCheckSpec("min_score_gate", asset="evaluation")],
+    retry_policy=RETRY,
+)
+def evaluation(run: Run, model: Facts, split: Facts) -> Iterator[AssetCheckResult | Output[Facts]]:
+    """Offline metrics, and an approval that is only there where the score passes the gate."""
+    metrics = run.step("eval", model, split)
+    yield Output(metrics, "evaluation")
+    yield from verdict(metrics, "approval")
+
+
+@asset(retry_policy=RETRY)
+def registered_model(run: Run, ratings: Facts, model: Facts, approval: Facts) -> Facts:
+    """A version in the model registry."""
+    return run.step("register", ratings, model, approval)
+
+
+@asset(retry_policy=RETRY)
+def promotion(run: Run, registered_model: Facts, approval: Facts) -> Facts:
+    """That version, served."""
+    return run.step("promote", registered_model, approval)
+
+
+@asset(retry_policy=RETRY)
+def drift_report(run: Run, split: Facts, model: Facts, promotion: Facts) -> Facts:
+    """What is served, and whether readers still want it."""
+    return run.step("monitor", split, model, promotion)
+
+
+def candidate(index: int) -> list[AssetsDefinition]:
+    """One candidate of the sweep: its split, model and evaluation."""
+    prefix = f"candidate_{index}"
+    own = SWEEP[index]
+    options: dict[str, Any] = {"key_prefix": prefix, "retry_policy": RETRY}
+
+    @asset(name="split", **options)
+    def split(run: Run, ratings: Facts) -> Facts:
+        return run.step("preprocess", ratings, index=index, **own)
+
+    @asset(name="model", **options)
+    def model(run: Run, split: Facts) -> Facts:
+        return run.step("train", split, index=index, **own)
+
+    @asset(name="evaluation", **options)
+    def evaluation(run: Run, model: Facts, split: Facts) -> Facts:
+        metrics = run.step("eval", model, split, index=index, **own)
+        return {**model, **metrics}
+
+    return [split, model, evaluation]
+
+
+CANDIDATE = ("index", "seed", "k", "score", "passed", "model_uri", "model_sha256", "metrics_uri")
+
+
+@multi_asset(
+    name="best_candidate",
+    ins={f"candidate_{i}": AssetIn([f"candidate_{i}", "evaluation"]) for i in range(len(SWEEP))},
+    outs={"best_candidate": AssetOut(), "winner": AssetOut(is_required=False)},
+    check_specs=[AssetCheckSpec("best_passes_gate", asset="best_candidate")],
+    retry_policy=RETRY,
+)
+def best_candidate(run: Run, **evaluations: Facts) -> Iterator[AssetCheckResult | Output[Facts]]:
+    """The candidate with the highest score, and a winner that is only there where it passes the gate."""
+    candidates = [{name: facts[name] for name in CANDIDATE} for facts in evaluations.values()]
+    best = run.step("select", {"candidates": json.dumps(candidates)})
+    yield Output(best, "best_candidate")
+    yield from verdict(best, "winner")
+
+
+@asset(retry_policy=RETRY)
+def registered_candidate(run: Run, ratings: Facts, winner: Facts) -> Facts:
+    """The winner as a version in the model registry."""
+    return run.step("register", ratings, winner, seed=winner["seed"], k=winner["k"])
+
+
+def probe(job: str, index: int, after: list[AssetKey]) -> AssetsDefinition:
+    """A step that does next to nothing."""
+
+    @asset(name=f"probe_{index}", key_prefix=job, deps=after, retry_policy=RETRY)
+    def probe(run: Run) -> Facts:
+        return run.step("probe", index=index)
+
+    return probe
+
+
+def probes(job: str) -> list[AssetsDefinition]:
+    """The assets of a job such as `chain_40` (one after another) or `fanout_10` (all at once)."""
+    workload, _, steps = job.partition("_")
+    made: list[AssetsDefinition] = []
+    for index in range(int(steps)):
+        made.append(probe(job, index, [made[-1].key] if made and workload == "chain" else []))
+    return made
+
+
+def probe_jobs() -> list[str]:
+    """The jobs of probes that this deployment has."""
+    path = os.environ.get(PROBES_FILE)
+    jobs: list[str] = json.loads(Path(path).read_text(encoding="utf-8")) if path else []
+    return jobs
+
+
+RECOMMENDER = [ratings, split, model, evaluation, registered_model, promotion, drift_report]
+CANDIDATES = [made for index in range(len(SWEEP)) for made in candidate(index)]
+FINALE = [best_candidate, registered_candidate]
+PROBES = {job: probes(job) for job in probe_jobs()}
+
+run = Run.configure_at_launch()
+defs = Definitions(
+    assets=[*RECOMMENDER, *CANDIDATES, *FINALE, *(made for group in PROBES.values() for made in group)],
+    jobs=[
+        define_asset_job(job_name("pipeline", len(PIPELINE)), AssetSelection.assets(*RECOMMENDER)),
+        define_asset_job(job_name("sweep", 0), AssetSelection.assets(ratings, *CANDIDATES, *FINALE)),
+        *(define_asset_job(job, AssetSelection.assets(*group)) for job, group in PROBES.items()),
+    ],
+    resources={"run": run, "io_manager": RunFolder(run=run)},
+)
