@@ -1,0 +1,68 @@
+"""Prefect's REST API, as far as runs and their records need it."""
+
+import json
+from typing import Any
+
+import httpx
+
+from adapters.base import BenchError, TargetUnreachable
+
+Document = dict[str, Any]
+PAGE = 200
+"""Rows per request: what the server allows as shipped."""
+
+
+class NotFound(BenchError):
+    """The server knows no such thing."""
+
+
+class PrefectApi:
+    """A connection to one server, kept open. Raises `TargetUnreachable` where it does not answer."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._client = httpx.Client(base_url=url, timeout=60, trust_env=False)
+
+    def get(self, path: str, **params: str) -> Any:
+        """What the server has at `path`."""
+        return self._send("GET", path, params=params).json()
+
+    def post(self, path: str, body: Document) -> httpx.Response:
+        """The answer to `body`."""
+        return self._send("POST", path, json=body)
+
+    def delete(self, path: str) -> None:
+        """Remove what is at `path`."""
+        self._send("DELETE", path)
+
+    def rows(self, path: str, body: Document) -> list[Document]:
+        """All rows that a filter finds, page by page."""
+        rows: list[Document] = []
+        while True:
+            page = self.post(path, {**body, "limit": PAGE, "offset": len(rows)}).json()
+            rows += page
+            if len(page) < PAGE:
+                return rows
+
+    def flow_run_of(self, run_id: str) -> Document | None:
+        """The flow run that was submitted for `run_id`."""
+        body = {"flow_runs": {"idempotency_key": {"any_": [run_id]}}}
+        return next(iter(self.rows("/flow_runs/filter", body)), None)
+
+    def _send(self, method: str, path: str, **more: Any) -> httpx.Response:
+        try:
+            answer = self._client.request(method, path, **more)
+        except httpx.HTTPError as error:
+            what = f"the Prefect server does not answer: {error or type(error).__name__}"
+            raise TargetUnreachable(what, "bench doctor") from error
+        if answer.is_success:
+            return answer
+        text = f"the Prefect server refused {method} {path}: {answer.status_code} {_detail(answer)}"
+        raise (NotFound if answer.status_code == 404 else BenchError)(text, "bench doctor")
+
+
+def _detail(answer: httpx.Response) -> str:
+    try:
+        return str(answer.json()["detail"])[:500]
+    except (json.JSONDecodeError, KeyError, TypeError):
+        return answer.text[:500]

@@ -1,0 +1,183 @@
+"""The workloads as Prefect users would write them: flows that call tasks. Where things are, the environment says."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from prefect import flow, task, unmapped
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.runtime import task_run
+from prefect.states import Completed
+from prefect.tasks import Task
+
+from adapters.workloads import SWEEP
+from core.config import PipelineConfig
+from core.entry import run_step
+from core.errors import BadInput
+
+Outputs = Mapping[str, str]
+DEFAULTS = PipelineConfig()
+
+
+@dataclass(frozen=True)
+class Run:
+    """What every step of a run is given; `index` tells the members of a fan-out or sweep apart."""
+
+    run_id: str
+    config: PipelineConfig
+    index: int | None = None
+
+    def but(self, **settings: Any) -> PipelineConfig:
+        """The run's configuration with other settings."""
+        return self.config.model_copy(update=settings)
+
+
+def not_bad_input(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:
+    """Whether trying again can help: what was given stays as bad as it is."""
+    return not isinstance(state.result(raise_on_failure=False), BadInput)
+
+
+def step_name() -> str:
+    """How a task run is called: `train`, or `train-2` for the member with index 2."""
+    index = task_run.parameters["run"].index
+    return str(task_run.task_name) if index is None else f"{task_run.task_name}-{index}"
+
+
+step = partial(
+    task,
+    task_run_name=step_name,
+    retries=2,
+    retry_delay_seconds=0,
+    retry_condition_fn=not_bad_input,
+    cache_policy=NO_CACHE,
+)
+
+
+def call(name: str, run: Run, *given: Outputs) -> Outputs:
+    """Run a step of the core here; of what earlier steps left, it is given what is in `given`."""
+    inputs = {key: value for outputs in given for key, value in outputs.items()}
+    result = run_step(name, run_id=run.run_id, config=run.config, inputs=inputs, index=run.index)
+    print(json.dumps({"step": name, "outputs": dict(result.outputs)}))
+    return dict(result.outputs)
+
+
+def pick(outputs: Outputs, *names: str) -> Outputs:
+    """The outputs of these names."""
+    return {name: outputs[name] for name in names}
+
+
+@step
+def ingest(run: Run) -> Outputs:
+    """Read and check the ratings."""
+    return call("ingest", run)
+
+
+@step
+def preprocess(run: Run, data: Outputs) -> Outputs:
+    """Split the ratings into training and held-out interactions."""
+    return call("preprocess", run, pick(data, "ratings_uri"))
+
+
+@step
+def train(run: Run, split: Outputs) -> Outputs:
+    """Train the recommender."""
+    return call("train", run, pick(split, "train_uri"))
+
+
+@step(name="eval")
+def evaluate(run: Run, split: Outputs, model: Outputs) -> Outputs:
+    """Score the model and pass or fail the gate."""
+    return call("eval", run, pick(split, "heldout_uri"), pick(model, "model_uri", "model_sha256"))
+
+
+@step
+def register(run: Run, data: Outputs, model: Outputs, metrics: Outputs) -> Outputs:
+    """Put the model into the registry."""
+    return call(
+        "register",
+        run,
+        pick(data, "dataset_uri", "dataset_sha256"),
+        pick(model, "model_uri", "model_sha256"),
+        pick(metrics, "metrics_uri", "score", "passed"),
+    )
+
+
+@step
+def promote(run: Run, version: Outputs, metrics: Outputs) -> Outputs:
+    """Make it the model that is served."""
+    return call("promote", run, pick(version, "model_version"), pick(metrics, "score", "passed"))
+
+
+@step
+def monitor(run: Run, split: Outputs, model: Outputs, promotion: Outputs) -> Outputs:
+    """Check what is served, and drift."""
+    return call(
+        "monitor", run, pick(split, "heldout_uri"), pick(model, "model_sha256"), pick(promotion, "promoted")
+    )
+
+
+@step
+def select(run: Run, candidates: list[Outputs]) -> Outputs:
+    """Choose the best candidate of a sweep."""
+    return call("select", run, {"candidates": json.dumps(candidates)})
+
+
+@step
+def probe(run: Run) -> Outputs:
+    """Do next to nothing."""
+    return call("probe", run)
+
+
+def not_promoted(metrics: Outputs) -> State[Any]:
+    """How a run ends whose model did not pass the gate: well, and by a name of its own."""
+    return Completed(name="NotPromoted", message=f"score {metrics['score']} is below the gate")
+
+
+@flow(log_prints=True)
+def pipeline(run_id: str, config: PipelineConfig = DEFAULTS) -> State[Any] | None:
+    """The seven steps of the recommender, one after another."""
+    run = Run(run_id, config)
+    data = ingest(run)
+    split = preprocess(run, data)
+    model = train(run, split)
+    metrics = evaluate(run, split, model)
+    if metrics["passed"] != "true":
+        return not_promoted(metrics)
+    version = register(run, data, model, metrics)
+    promotion = promote(run, version, metrics)
+    monitor(run, split, model, promotion)
+    return None
+
+
+@flow(log_prints=True)
+def chain(run_id: str, steps: int, config: PipelineConfig = DEFAULTS) -> None:
+    """Small steps, one after another."""
+    for index in range(steps):
+        probe(Run(run_id, config, index))
+
+
+@flow(log_prints=True)
+def fanout(run_id: str, steps: int, config: PipelineConfig = DEFAULTS) -> None:
+    """Small steps, all at once."""
+    probe.map([Run(run_id, config, index) for index in range(steps)]).result()
+
+
+@flow(log_prints=True)
+def sweep(run_id: str, config: PipelineConfig = DEFAULTS) -> State[Any] | None:
+    """Candidates side by side, each at its own pace; the best one is registered."""
+    run = Run(run_id, config)
+    data = ingest(run)
+    runs = [Run(run_id, run.but(**candidate), index) for index, candidate in enumerate(SWEEP)]
+    splits = preprocess.map(runs, unmapped(data))
+    models = train.map(runs, splits)
+    metrics = evaluate.map(runs, splits, models)
+    candidates = [{**model, **left} for model, left in zip(models.result(), metrics.result(), strict=True)]
+    best = select(run, candidates)
+    if best["passed"] != "true":
+        return not_promoted(best)
+    chosen = Run(run_id, run.but(seed=int(best["seed"]), k=int(best["k"])))
+    register(chosen, data, best, candidates[int(best["index"])])
+    return None
