@@ -1,0 +1,274 @@
+"""Apache Airflow 3.3: start runs through its public API, read what it says of them."""
+
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
+
+from adapters.airflow.api import AirflowApi, Json, run_path, seconds
+from adapters.airflow.local import LocalAirflow
+from adapters.base import (
+    Attempt,
+    BenchError,
+    Configuration,
+    RunHandle,
+    RunOutcome,
+    RunRequest,
+    Status,
+    Target,
+    TargetUnreachable,
+    Timeline,
+    Unsupported,
+)
+from adapters.local.target import connect_local
+from core.config import STEPS
+
+KNOB = "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME"
+CONFIGURATIONS = (
+    Configuration(name="default", task="process", knob=KNOB, value="1 (shipped)"),
+    Configuration(
+        name="tuned",
+        task="process",
+        knob=KNOB,
+        value="0.1",
+        source="https://airflow.apache.org/docs/apache-airflow/3.3.2/configurations-ref.html"
+        "#scheduler-idle-sleep-time",
+    ),
+)
+TERMINAL = {"success": Status.SUCCEEDED, "failed": Status.FAILED}
+NOT_RUN = ("skipped", "upstream_failed", "removed")
+"""States of task instances that no process ever ran."""
+LOOK_SECONDS = 0.2
+"""Between two looks of the API server at a run that is waited for."""
+ANSWER_SECONDS = 60.0
+"""How long the API server may be away while a run is waited for."""
+RESOLUTION_SECONDS = 1e-6
+INDEXED = re.compile(r"(probe)_(\d+)")
+
+
+def dag_of(request: RunRequest) -> tuple[str, str]:
+    """The DAG that `request` needs: its id, and the call in `pipeline` that makes it."""
+    match request.workload:
+        case "pipeline":
+            return "recommender", "recommender()"
+        case "sweep":
+            return "recommender_sweep", "recommender_sweep()"
+        case "chain" | "fanout" as shape:
+            return f"probe_{shape}_{request.steps}", f"probe_{shape}({request.steps})"
+        case other:
+            raise BenchError(f"airflow has no workload '{other}'", "pipeline, chain, fanout or sweep")
+
+
+class AirflowDriver:
+    """A run is a DAG run whose id is the run id."""
+
+    def __init__(self, airflow: LocalAirflow) -> None:
+        self.airflow = airflow
+
+    @property
+    def _api(self) -> AirflowApi:
+        return self.airflow.api
+
+    def prepare(self, request: RunRequest) -> None:
+        """Make sure that Airflow has parsed the DAG (a chain's length is part of it), and log in."""
+        self._api.log_in()
+        self.airflow.add_dag(*dag_of(request))
+
+    def submit(self, request: RunRequest) -> RunHandle:
+        """Trigger a DAG run. Airflow refuses a second one with the same id (409)."""
+        dag_id, _ = dag_of(request)
+        body = {
+            "dag_run_id": request.run_id,
+            "logical_date": None,
+            "conf": dict(request.parameters),
+        }
+        submit_ns = time.time_ns()
+        found = self._api.find("POST", f"/dags/{dag_id}/dagRuns", 409, json=body)
+        accepted_ns = time.time_ns()
+        if found is None:
+            self._api.get(run_path(dag_id, request.run_id))
+        return RunHandle(
+            run_id=request.run_id,
+            native_id=f"{dag_id}/{request.run_id}",
+            submit_ns=submit_ns,
+            accepted_ns=accepted_ns,
+        )
+
+    def wait(self, handle: RunHandle, deadline_seconds: float) -> RunOutcome:
+        """Listen to the run's states as the API server streams them, until one is terminal or time is up.
+
+        Raises `TargetUnreachable` where the API server stays away for longer than a minute.
+        """
+        end = time.monotonic() + deadline_seconds
+        state, last_ns = "", handle.accepted_ns
+        for state in self._states(handle):
+            now, monotonic = time.time_ns(), time.monotonic_ns()
+            if state in TERMINAL:
+                return RunOutcome(
+                    status=TERMINAL[state],
+                    last_non_terminal_ns=last_ns,
+                    first_terminal_ns=now,
+                    first_terminal_monotonic_ns=monotonic,
+                    reason=self._why(handle) if TERMINAL[state] is Status.FAILED else "",
+                    native_status=state,
+                )
+            last_ns = now
+            if time.monotonic() > end:
+                break
+        timed_out = time.monotonic() > end
+        return RunOutcome(
+            status=Status.TIMEOUT if timed_out else Status.CANCELLED,
+            last_non_terminal_ns=last_ns,
+            first_terminal_ns=time.time_ns(),
+            first_terminal_monotonic_ns=time.monotonic_ns(),
+            reason=f"still {state} after {deadline_seconds:.0f} s"
+            if timed_out
+            else "the DAG run was deleted",
+            native_status=state,
+        )
+
+    def _states(self, handle: RunHandle) -> Iterable[str]:
+        """Stream after stream, while the run is there."""
+        dag_id, run_id = native(handle)
+        heard = time.monotonic()
+        while True:
+            try:
+                for state in self._api.states(dag_id, run_id, LOOK_SECONDS):
+                    heard = time.monotonic()
+                    yield state
+                if self._api.find("GET", run_path(dag_id, run_id)) is None:
+                    return
+            except TargetUnreachable:
+                if time.monotonic() > heard + ANSWER_SECONDS:
+                    raise
+            time.sleep(LOOK_SECONDS)
+
+    def _why(self, handle: RunHandle) -> str:
+        failed = [task for task in self._tasks(*native(handle)) if task["state"] == "failed"]
+        return "; ".join(f"{task['task_id']} failed, attempt {task['try_number']}" for task in failed)
+
+    def cancel(self, run_id: str) -> bool:
+        """Mark the run as failed, wait until Airflow has ended its tasks, delete it."""
+        if not self.airflow.deployed():
+            return False
+        with self.airflow.answering() as api:
+            found = api.get("/dags/~/dagRuns", run_id_prefix_pattern=run_id)["dag_runs"]
+            paths = [run_path(run["dag_id"], run_id) for run in found if run["dag_run_id"] == run_id]
+            for path in paths:
+                tasks = api.all(f"{path}/taskInstances", "task_instances")
+                if api.get(path)["state"] not in TERMINAL:
+                    api.find("PATCH", path, json={"state": "failed"})
+                self.airflow.wait_for_end([task["pid"] for task in tasks if task["pid"]])
+                api.find("DELETE", path)
+        return bool(paths)
+
+    def timeline(self, handle: RunHandle) -> Timeline:
+        """The run's task instances; the earlier tries of those that were tried more than once."""
+        dag_id, run_id = native(handle)
+        run = self._api.get(run_path(dag_id, run_id))
+        tries: list[Json] = []
+        for task in self._tasks(dag_id, run_id):
+            tries += self._tries(dag_id, run_id, task) if task["try_number"] > 1 else [task]
+        return timeline_of(run, tries)
+
+    def _tasks(self, dag_id: str, run_id: str) -> list[Json]:
+        return self._api.all(f"{run_path(dag_id, run_id)}/taskInstances", "task_instances")
+
+    def _tries(self, dag_id: str, run_id: str, task: Json) -> list[Json]:
+        found: list[Json] = self._api.get(f"{_task_path(dag_id, run_id, task)}/tries")["task_instances"]
+        return found
+
+    def logs(self, handle: RunHandle, step: str) -> str:
+        """The events of the step's log files, all attempts, as the API server gives them."""
+        dag_id, run_id = native(handle)
+        lines: list[str] = []
+        for task in self._tasks(dag_id, run_id):
+            if step_of(task)[0] == step:
+                for attempt in range(1, task["try_number"] + 1):
+                    lines += self._log(dag_id, run_id, task, attempt)
+        return "".join(f"{line}\n" for line in lines)
+
+    def _log(self, dag_id: str, run_id: str, task: Json, attempt: int) -> list[str]:
+        path = f"{run_path(dag_id, run_id)}/taskInstances/{task['task_id']}/logs/{attempt}"
+        found = self._api.find("GET", path, params={"map_index": task["map_index"], "full_content": True})
+        entries = found["content"] if found else []
+        return [entry if isinstance(entry, str) else entry["event"] for entry in entries]
+
+
+def native(handle: RunHandle) -> tuple[str, str]:
+    """DAG id and run id."""
+    dag_id, _, run_id = handle.native_id.partition("/")
+    return dag_id, run_id
+
+
+def _task_path(dag_id: str, run_id: str, task: Json) -> str:
+    path = f"{run_path(dag_id, run_id)}/taskInstances/{task['task_id']}"
+    return path if task["map_index"] < 0 else f"{path}/{task['map_index']}"
+
+
+def step_of(task: Mapping[str, object]) -> tuple[str, int | None]:
+    """The step a task instance is, and its index: from the map index, or from the name `probe_3`."""
+    name = str(task["task_id"]).rpartition(".")[2]
+    if indexed := INDEXED.fullmatch(name):
+        return indexed[1], int(indexed[2])
+    map_index = int(str(task["map_index"]))
+    return name, map_index if map_index >= 0 else None
+
+
+def timeline_of(run: Json, tries: Sequence[Json]) -> Timeline:
+    """A DAG run and the tries of its task instances as a timeline; helper tasks such as a branch left out."""
+    ran = [each for each in tries if each["start_date"] and each["state"] not in NOT_RUN]
+    attempts = [
+        Attempt(
+            step=step,
+            index=index,
+            attempt=each["try_number"],
+            native_id=each["task_id"] if each["map_index"] < 0 else f"{each['task_id']}[{each['map_index']}]",
+            started=seconds(each["start_date"]),
+            finished=seconds(each["end_date"]),
+            status=each["state"] or "",
+        )
+        for each in ran
+        for step, index in [step_of(each)]
+        if step in STEPS
+    ]
+    return Timeline(
+        run_id=run["dag_run_id"],
+        native_status=run["state"],
+        resolution_seconds=RESOLUTION_SECONDS,
+        started=seconds(run["start_date"]),
+        finished=seconds(run["end_date"]),
+        attempts=tuple(sorted(attempts, key=lambda a: (a.started or 0.0, a.index or 0, a.attempt))),
+        skipped=tuple(sorted({step_of(each)[0] for each in tries if each["state"] == "skipped"})),
+    )
+
+
+class AirflowAdapter:
+    """Apache Airflow: a scheduler and processes that it forks; a step is a process."""
+
+    name = "airflow"
+    title = "Apache Airflow"
+
+    def targets(self) -> tuple[Target, ...]:
+        """This machine."""
+        return (Target.LOCAL,)
+
+    def configurations(self, target: Target) -> tuple[Configuration, ...]:
+        """`tuned` lets an idle scheduler sleep 0.1 s instead of 1 s between two loops."""
+        return CONFIGURATIONS if target is Target.LOCAL else ()
+
+    def workloads(self) -> tuple[str, ...]:
+        """All of them."""
+        return ("pipeline", "chain", "fanout", "sweep")
+
+    def _connect(self, target: Target) -> LocalAirflow:
+        if target is not Target.LOCAL:
+            raise Unsupported("Airflow on Kubernetes is not wired yet", "bench run --target local")
+        return LocalAirflow(connect_local(), CONFIGURATIONS)
+
+    def runtime(self, target: Target) -> LocalAirflow:
+        """See `Adapter.runtime`."""
+        return self._connect(target)
+
+    def driver(self, target: Target) -> AirflowDriver:
+        """See `Adapter.driver`."""
+        return AirflowDriver(self._connect(target))

@@ -1,0 +1,303 @@
+"""Airflow on this machine: API server, scheduler with LocalExecutor, DAG processor and triggerer as processes."""
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+from adapters.airflow.api import AirflowApi, seconds
+from adapters.base import BenchError, Component, Configuration
+from adapters.local.network import free_port
+from adapters.local.processes import http_health
+from adapters.local.target import LocalTarget
+from cluster.state import write_atomic
+
+DATABASE = "airflow"
+USER = "bench"
+API, SCHEDULER, PROCESSOR, TRIGGERER = (
+    "airflow-api-server",
+    "airflow-scheduler",
+    "airflow-dag-processor",
+    "airflow-triggerer",
+)
+COMMANDS = {
+    API: ("api-server", "--host", "127.0.0.1", "--port"),
+    SCHEDULER: ("scheduler", "--skip-serve-logs"),
+    PROCESSOR: ("dag-processor",),
+    TRIGGERER: ("triggerer", "--skip-serve-logs"),
+}
+HEARTBEATS = {"scheduler": SCHEDULER, "dag_processor": PROCESSOR, "triggerer": TRIGGERER}
+"""Components in the answer of `/monitor/health`."""
+START_SECONDS = 300.0
+KILL_SECONDS = 90.0
+"""A task's supervisor asks every 5 s whether to go on; then SIGTERM, and SIGKILL 5 s later."""
+DAGS = {"recommender": "recommender()", "recommender_sweep": "recommender_sweep()"}
+"""Those that are there from the start, and the calls that make them."""
+
+
+class LocalAirflow:
+    """The processes, their database and their folder; see `adapters.base.Runtime`."""
+
+    def __init__(self, where: LocalTarget, configurations: Sequence[Configuration]) -> None:
+        self.where = where
+        self._configurations = {each.name: each for each in configurations}
+        self._api: AirflowApi | None = None
+
+    @property
+    def folder(self) -> Path:
+        """AIRFLOW_HOME."""
+        return self.where.state.root / "airflow"
+
+    @property
+    def dags(self) -> Path:
+        """A file for each DAG."""
+        return self.folder / "dags"
+
+    # Runtime
+
+    def deploy(self, configuration: str) -> None:
+        """Start what does not run, or only the scheduler anew where the configuration is another one.
+
+        Raises `BenchError` for an unknown configuration, or where a process does not become healthy.
+        """
+        if configuration not in self._configurations:
+            known = ", ".join(self._configurations)
+            raise BenchError(f"airflow has no configuration '{configuration}'", f"one of: {known}")
+        servers = self.where.servers
+        if not servers.running(API):
+            self.scale(False)
+            self._make_home()
+            self._note(configuration=None, port=free_port())
+        same = self._noted()["configuration"] == configuration
+        if same and not self.health():
+            return
+        if not same:
+            servers.stop(SCHEDULER)
+        self._note(configuration=configuration, port=self._noted()["port"])
+        for name in COMMANDS:
+            if not servers.running(name):
+                self._start(name)
+        servers.wait_until(self.health, list(COMMANDS), START_SECONDS)
+        for dag_id in DAGS:
+            self.wait_for_dag(dag_id)
+
+    def undeploy(self) -> None:
+        """End the processes, drop the database, remove the folder."""
+        self.scale(False)
+        self.where.postgres.drop(DATABASE)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def scale(self, on: bool) -> None:
+        """Start or stop the processes; the data stays."""
+        if on:
+            self.deploy(self._noted()["configuration"] or "default")
+            return
+        for name in (SCHEDULER, TRIGGERER, PROCESSOR, API):
+            self.where.servers.stop(name)
+
+    def health(self) -> str:
+        """Empty when all processes run and have reported to the database since they were started."""
+        for name in COMMANDS:
+            if not self.where.servers.running(name):
+                return f"{name} is not running"
+        return http_health(f"{self.url}/api/v2/monitor/health", self._heartbeats)
+
+    def components(self) -> tuple[Component, ...]:
+        """The four processes (tasks are children of the scheduler) and the database."""
+        roles = {API: "api", SCHEDULER: "scheduler", PROCESSOR: "parser", TRIGGERER: "triggerer"}
+        return (
+            *(Component(name=name, namespace="", selector=name, role=role) for name, role in roles.items()),
+            Component(name="postgres", namespace="", selector="postgres", role="database"),
+        )
+
+    def versions(self) -> Mapping[str, str]:
+        """Airflow's version as installed; the knob is part of the scenario."""
+        packages = self.where.python("airflow").parent.parent.glob("lib/python*/site-packages")
+        found = distributions(name="apache-airflow", path=[str(path) for path in packages])
+        return {
+            "airflow": next((each.version for each in found), "unknown"),
+            "airflow_executor": "LocalExecutor",
+            "airflow_database": "postgresql",
+        }
+
+    # What the driver needs
+
+    @property
+    def url(self) -> str:
+        """The API server's address, of the last start."""
+        return f"http://127.0.0.1:{self._noted()['port']}"
+
+    @property
+    def api(self) -> AirflowApi:
+        """A connection to the API server as it is now. Raises `BenchError` where it was never started."""
+        if self._api is None or self._api.url != self.url:
+            self._api = AirflowApi(self.url, USER, self.where.state.secret("airflow-password"))
+        return self._api
+
+    def deployed(self) -> bool:
+        """Whether there is a database that may know of runs."""
+        return self._migrated.exists() and self._note_file.exists()
+
+    @contextmanager
+    def answering(self) -> Iterator[AirflowApi]:
+        """The API; where its server does not run, one is started for as long as the block lasts."""
+        if self.where.servers.running(API):
+            yield self.api
+            return
+        self._note(configuration=None, port=free_port())
+        self._start(API)
+        try:
+            self.where.servers.wait_until(
+                lambda: http_health(f"{self.url}/api/v2/version"), [API], START_SECONDS
+            )
+            yield self.api
+        finally:
+            self.where.servers.stop(API)
+
+    def add_dag(self, dag_id: str, call: str) -> None:
+        """Make sure that Airflow has the DAG that `call` gives.
+
+        The DAG processor looks for new files every 5 minutes as shipped; asking it to parse one that it knows
+        makes it look at once. Raises `BenchError` where the DAG does not appear.
+        """
+        if not self._write_dag(dag_id, call):
+            return
+        token = self.api.get(f"/dags/{next(iter(DAGS))}")["file_token"]
+        self.api.find("PUT", f"/parseDagFile/{token}", 409)  # 409: already asked for
+        self.wait_for_dag(dag_id)
+
+    def wait_for_dag(self, dag_id: str) -> None:
+        """Wait until Airflow has parsed the DAG's file. Raises `BenchError` where it does not."""
+        written = (self.dags / f"{dag_id}.py").stat().st_mtime
+
+        def parsed() -> str:
+            found = self.api.find("GET", f"/dags/{dag_id}")
+            if found and not found["is_stale"] and (seconds(found["last_parsed_time"]) or 0) >= written:
+                return ""
+            wrong = [each["stack_trace"] for each in self.api.get("/importErrors")["import_errors"]]
+            return "\n".join([f"the DAG {dag_id} is not there yet", *wrong])
+
+        self.where.servers.wait_until(parsed, [PROCESSOR], START_SECONDS)
+
+    def wait_for_end(self, pids: Sequence[int]) -> None:
+        """Wait until the scheduler's processes with these ids have ended. Raises `BenchError` where they do not."""
+        scheduler = self.where.servers.running(SCHEDULER)
+
+        def ended() -> str:
+            left = {child.pid for child in _children(scheduler.pid)} & set(pids) if scheduler else set()
+            return f"tasks that still run: {sorted(left)}" if left else ""
+
+        self.where.servers.wait_until(ended, [], KILL_SECONDS)
+
+    # Parts
+
+    def _start(self, name: str) -> None:
+        noted = self._noted()
+        command = [*COMMANDS[name], *([str(noted["port"])] if name == API else [])]
+        env = self._env(noted["port"])
+        chosen = self._configurations.get(noted["configuration"])
+        if name == SCHEDULER and chosen and chosen.name != "default" and chosen.knob and chosen.value:
+            env[chosen.knob] = chosen.value
+        self.where.servers.start(
+            name, [self.where.python("airflow"), "-m", "airflow", *command], env, self.folder
+        )
+
+    def _env(self, port: int) -> dict[str, str]:
+        """Airflow's settings that are not as shipped."""
+        secret = self.where.state.secret
+        return {
+            **self.where.env_of("airflow"),
+            "AIRFLOW_HOME": str(self.folder),
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"http://127.0.0.1:{port}/execution/",
+            "AIRFLOW__CORE__FERNET_KEY": secret("airflow-fernet") + "=",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_USERS": f"{USER}:admin",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(self.folder / "passwords.json"),
+            "AIRFLOW__API__SECRET_KEY": secret("airflow-api"),
+            "AIRFLOW__API_AUTH__JWT_SECRET": secret("airflow-jwt"),
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.where.postgres.url(DATABASE, "postgresql+psycopg2"),
+        }
+
+    def _make_home(self) -> None:
+        """Folder, login, DAG files and database, as the processes need them at their start."""
+        fresh = DATABASE not in self.where.postgres.databases()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        password = self.where.state.secret("airflow-password")
+        write_atomic(self.folder / "passwords.json", json.dumps({USER: password}), 0o600)
+        shutil.rmtree(self.dags, ignore_errors=True)
+        self.dags.mkdir()
+        for dag_id, call in DAGS.items():
+            self._write_dag(dag_id, call)
+        version = self.versions()["airflow"]
+        if fresh or not self._migrated.exists() or self._migrated.read_text() != version:
+            self._migrate()
+            write_atomic(self._migrated, version)
+
+    def _migrate(self) -> None:
+        name = "airflow-db-migrate"
+        server = self.where.servers.start(
+            name, [self.where.python("airflow"), "-m", "airflow", "db", "migrate"], self._env(0), self.folder
+        )
+        code = server.process.wait()
+        self.where.servers.stop(name)
+        if code != 0:
+            raise BenchError(
+                f"airflow's database could not be made (code {code}):\n{server.last_lines()}",
+                f"see {server.log}",
+            )
+
+    def _write_dag(self, dag_id: str, call: str) -> bool:
+        """Write the DAG's file; False where it is there as it should be."""
+        path = self.dags / f"{dag_id}.py"
+        text = f"from adapters.airflow.pipeline import {call.partition('(')[0]}\n\ndag = {call}\n"
+        if path.exists() and path.read_text() == text:
+            return False
+        write_atomic(path, text)
+        return True
+
+    def _heartbeats(self, answer: httpx.Response) -> str:
+        """What is wrong with the answer of `/monitor/health`; a report from before the start does not count."""
+        said: Mapping[str, Any] = answer.json()
+        for part, name in HEARTBEATS.items():
+            if said[part]["status"] != "healthy":
+                return f"{part} is {said[part]['status']}"
+            server = self.where.servers.running(name)
+            started = psutil.Process(server.pid).create_time() if server else 0.0
+            if (seconds(said[part][f"latest_{part}_heartbeat"]) or 0) < started:
+                return f"{part} has not reported since it was started"
+        return ""
+
+    @property
+    def _migrated(self) -> Path:
+        return self.folder / "migrated"
+
+    @property
+    def _note_file(self) -> Path:
+        return self.folder / "deployment.json"
+
+    def _note(self, configuration: str | None, port: int) -> None:
+        write_atomic(self._note_file, json.dumps({"configuration": configuration, "port": port}))
+
+    def _noted(self) -> dict[str, Any]:
+        """Configuration and port of the last start. Raises `BenchError` where there was none."""
+        try:
+            noted: dict[str, Any] = json.loads(self._note_file.read_text())
+        except FileNotFoundError:
+            raise BenchError(
+                "airflow is not deployed here", "bench run --orchestrator airflow --target local"
+            ) from None
+        return noted
+
+
+def _children(pid: int) -> list[psutil.Process]:
+    with suppress(psutil.Error):
+        return psutil.Process(pid).children(recursive=True)
+    return []
