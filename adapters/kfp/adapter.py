@@ -103,7 +103,7 @@ class KfpLocalDriver:
             (folder / "tmp").mkdir(parents=True)
             (folder / journal.REQUEST).write_text(request.model_dump_json(), encoding="utf-8")
             env = {**self.where.env_of(EXTRA), "TMPDIR": str(folder / "tmp"), "PYTHONUNBUFFERED": "1"}
-            command = [self.where.python(EXTRA), "-m", "adapters.kfp.local_runner", folder]
+            command = (self.where.python(EXTRA), "-m", "adapters.kfp.local_runner", str(folder))
             self.where.servers.start(request.run_id, command, env, folder)
         return RunHandle(
             run_id=request.run_id,

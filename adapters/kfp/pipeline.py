@@ -4,9 +4,12 @@ Files travel as artifacts, what is known of a file as its metadata, decisions as
 component runs on its own, so it imports what it needs; `step` is put in front of each.
 """
 
+# ruff: noqa: UP045 - KFP takes `X | None` for an artifact type
+# mypy: disable-error-code="untyped-decorator"
+
 import os
 from functools import partial
-from typing import Dict, List, NamedTuple, Optional  # noqa: UP035 - components are run with these names
+from typing import NamedTuple, Optional
 
 from kfp import dsl
 from kfp.dsl import Dataset, Input, Metrics, Model, Output
@@ -23,20 +26,19 @@ CANDIDATES = [
 def step(
     name: str,
     run_id: str,
-    settings: Dict[str, str],
+    settings: dict[str, str],
     *,
-    candidate: Optional[Dict[str, str]] = None,
+    candidate: Optional[dict[str, str]] = None,
     index: Optional[int] = None,
-    values: Optional[Dict[str, str]] = None,
-    read: Optional[Dict[str, dsl.Artifact]] = None,
-    write: Optional[Dict[str, dsl.Artifact]] = None,
-) -> Dict[str, str]:
+    values: Optional[dict[str, str]] = None,
+    read: Optional[dict[str, dsl.Artifact]] = None,
+    write: Optional[dict[str, dsl.Artifact]] = None,
+) -> dict[str, str]:
     """Run a step of the core on artifacts; returns its outputs, which also become the metadata of `write`.
 
     A `candidate` of a sweep has an index, and a seed and k of its own.
     """
     import json
-    import os
     from pathlib import Path
 
     from core.config import load_config
@@ -56,13 +58,13 @@ def step(
         config=load_config("{}", [f"{key}={value}" for key, value in settings.items()]),
         inputs=inputs,
         index=index,
-        output_dir=os.path.dirname(first.path) if first else "",
-        publish_uri=os.path.dirname(first.uri) if first and "://" in first.uri else "",
+        output_dir=first.path.rpartition("/")[0] if first else "",
+        publish_uri=first.uri.rpartition("/")[0] if first and "://" in first.uri else "",
     )
     outputs = dict(result.outputs)
     for key, artifact in (write or {}).items():
-        file_name = os.path.basename(outputs[f"{key}_uri"])
-        artifact.uri = os.path.join(os.path.dirname(artifact.uri), file_name)
+        folder, file_name = artifact.uri.rpartition("/")[0], outputs[f"{key}_uri"].rpartition("/")[2]
+        artifact.uri = f"{folder}/{file_name}"
         artifact.metadata.update(outputs)
     print(json.dumps({"step": name, "outputs": outputs}), flush=True)
     return outputs
@@ -77,7 +79,7 @@ component = partial(
 
 
 @component
-def ingest(run_id: str, settings: Dict[str, str], ratings: Output[Dataset]):
+def ingest(run_id: str, settings: dict[str, str], ratings: Output[Dataset]) -> None:
     """Bring the ratings in."""
     step("ingest", run_id, settings, write={"ratings": ratings})
 
@@ -85,12 +87,12 @@ def ingest(run_id: str, settings: Dict[str, str], ratings: Output[Dataset]):
 @component
 def preprocess(
     run_id: str,
-    settings: Dict[str, str],
+    settings: dict[str, str],
     ratings: Input[Dataset],
     train: Output[Dataset],
     heldout: Output[Dataset],
-    candidate: Optional[Dict[str, str]] = None,
-):
+    candidate: Optional[dict[str, str]] = None,
+) -> None:
     """Split the ratings."""
     read, write = {"ratings": ratings}, {"train": train, "heldout": heldout}
     step("preprocess", run_id, settings, candidate=candidate, read=read, write=write)
@@ -99,11 +101,11 @@ def preprocess(
 @component
 def train(
     run_id: str,
-    settings: Dict[str, str],
+    settings: dict[str, str],
     train: Input[Dataset],
     model: Output[Model],
-    candidate: Optional[Dict[str, str]] = None,
-):
+    candidate: Optional[dict[str, str]] = None,
+) -> None:
     """Train the recommender."""
     step("train", run_id, settings, candidate=candidate, read={"train": train}, write={"model": model})
 
@@ -111,11 +113,11 @@ def train(
 @component
 def evaluate(
     run_id: str,
-    settings: Dict[str, str],
+    settings: dict[str, str],
     model: Input[Model],
     heldout: Input[Dataset],
     metrics: Output[Metrics],
-    candidate: Optional[Dict[str, str]] = None,
+    candidate: Optional[dict[str, str]] = None,
 ) -> bool:
     """Score the model; whether it passes the gate."""
     outputs = step(
@@ -135,9 +137,9 @@ def evaluate(
 @component
 def select(
     run_id: str,
-    settings: Dict[str, str],
-    models: Input[List[Model]],
-    metrics: Input[List[Metrics]],
+    settings: dict[str, str],
+    models: Input[list[Model]],
+    metrics: Input[list[Metrics]],
     best: Output[Model],
     best_metrics: Output[Metrics],
 ) -> bool:
@@ -168,7 +170,7 @@ def select(
 @component
 def register(
     run_id: str,
-    settings: Dict[str, str],
+    settings: dict[str, str],
     ratings: Input[Dataset],
     model: Input[Model],
     metrics: Input[Metrics],
@@ -193,7 +195,7 @@ def register(
 
 
 @component
-def promote(run_id: str, settings: Dict[str, str], model_version: str, metrics: Input[Metrics]) -> str:
+def promote(run_id: str, settings: dict[str, str], model_version: str, metrics: Input[Metrics]) -> str:
     """Let the service serve this version; whether it does."""
     score, passed = repr(metrics.metadata["score"]), metrics.metadata["passed"]
     values = {"model_version": model_version, "score": score, "passed": passed}
@@ -202,7 +204,7 @@ def promote(run_id: str, settings: Dict[str, str], model_version: str, metrics: 
 
 @component
 def monitor(
-    run_id: str, settings: Dict[str, str], model: Input[Model], heldout: Input[Dataset], promoted: str
+    run_id: str, settings: dict[str, str], model: Input[Model], heldout: Input[Dataset], promoted: str
 ) -> NamedTuple("Watched", [("drift", float), ("drifted", bool)]):  # type: ignore[valid-type]
     """Ask the service what it serves, and look for drift."""
     values = {"model_sha256": model.metadata["model_sha256"], "promoted": promoted}
@@ -211,7 +213,7 @@ def monitor(
 
 
 @component
-def probe(run_id: str, settings: Dict[str, str], index: int) -> str:
+def probe(run_id: str, settings: dict[str, str], index: int) -> str:
     """Do next to nothing."""
     return step("probe", run_id, settings, index=index)["value"]
 
@@ -222,7 +224,7 @@ def policy(task: dsl.PipelineTask) -> dsl.PipelineTask:
 
 
 @dsl.pipeline(name="recommender")
-def recommender(run_id: str, settings: Dict[str, str]):
+def recommender(run_id: str, settings: dict[str, str]) -> None:
     """The seven steps; the last three only for a model that passes."""
     common = {"run_id": run_id, "settings": settings}
     ratings = policy(ingest(**common)).outputs["ratings"]
@@ -240,7 +242,7 @@ def chain(length: int) -> dsl.base_component.BaseComponent:
     """`length` small steps, one after another."""
 
     @dsl.pipeline(name=f"chain-{length}")
-    def chained(run_id: str, settings: Dict[str, str]):
+    def chained(run_id: str, settings: dict[str, str]) -> None:
         before = None
         for index in range(length):
             task = policy(probe(run_id=run_id, settings=settings, index=index))
@@ -252,14 +254,14 @@ def chain(length: int) -> dsl.base_component.BaseComponent:
 
 
 @dsl.pipeline(name="fanout")
-def fanout(run_id: str, settings: Dict[str, str], indices: List[int]):
+def fanout(run_id: str, settings: dict[str, str], indices: list[int]) -> None:
     """A step for each index, at once."""
     with dsl.ParallelFor(indices) as index:
         policy(probe(run_id=run_id, settings=settings, index=index))
 
 
 @dsl.pipeline(name="sweep")
-def sweep(run_id: str, settings: Dict[str, str]):
+def sweep(run_id: str, settings: dict[str, str]) -> None:
     """Candidates side by side; the best is registered if it passes."""
     common = {"run_id": run_id, "settings": settings}
     ratings = policy(ingest(**common)).outputs["ratings"]
