@@ -6,7 +6,6 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import Distribution
-from typing import Any
 
 import psutil
 import yaml
@@ -105,9 +104,13 @@ class Home:
             settings["storage"] = {"postgres": {"postgres_url": {"env": DATABASE_URL}}}
         return yaml.safe_dump(settings)
 
+    def settings_now(self) -> str:
+        """The settings of what is deployed; empty where nothing is."""
+        return self.settings.read_text(encoding="utf-8") if self.settings.exists() else ""
+
     def uses_postgres(self) -> bool:
         """Whether what is deployed stores its runs in PostgreSQL."""
-        return self.settings.exists() and DATABASE_URL in self.settings.read_text(encoding="utf-8")
+        return DATABASE_URL in self.settings_now()
 
 
 class DagsterRuntime:
@@ -128,17 +131,13 @@ class DagsterRuntime:
                 f"dagster has no configuration '{configuration}'", f"one of: {', '.join(EXECUTION)}"
             )
         wanted = self.home.settings_for(configuration)
-        if self._deployed() and self.home.settings.read_text(encoding="utf-8") == wanted:
-            if self.health() == "":
-                return
+        if self.home.settings_now() == wanted and self.health() == "":
+            return
         self.scale(False)
         self.where.state.folder(EXTRA)
         self.home.settings.write_text(wanted, encoding="utf-8")
         self.home.probes.write_text("[]", encoding="utf-8")
         self._start()
-
-    def _deployed(self) -> bool:
-        return self.home.settings.exists()
 
     def _start(self) -> None:
         code_port, web_port = free_port(), free_port()
@@ -177,7 +176,7 @@ class DagsterRuntime:
             for name in (DAEMON, WEB, CODE):
                 self.where.servers.stop(name)
             return
-        if not self._deployed():
+        if not self.home.settings_now():
             raise BenchError("dagster is not deployed", "bench run --orchestrator dagster --target local")
         if self.health() != "":
             self.scale(False)
@@ -214,9 +213,10 @@ class DagsterRuntime:
         """Of Dagster and its storage, and the width that is set here."""
         site = envs.ensure(self.where.state, EXTRA).parents[1] / "lib"
         found = {
-            name: next(Distribution.discover(name=name, path=[str(path)])).version
+            name: package.version
             for path in site.glob("python*/site-packages")
             for name in ("dagster", "dagster-postgres")
+            for package in Distribution.discover(name=name, path=[str(path)])
         }
         return {**found, "dagster_max_concurrent": str(WIDTH)}
 
@@ -318,7 +318,7 @@ class DagsterDriver:
 
         Servers that a killed command left stopped are started for that.
         """
-        if not self.home.settings.exists():
+        if not self.home.settings_now():
             return False
         DagsterRuntime(self.where).scale(True)
         found = self._runs(run_id)

@@ -13,21 +13,19 @@ Answer = dict[str, Any]
 PAGE = 1000
 """Events in one answer."""
 
-SAY_WHY = """
-  ... on Error { message }
-  ... on RunConfigValidationInvalid { errors { message } }
-"""
-LAUNCH = (
-    """
+LAUNCH = """
 mutation ($job: String!, $repository: String!, $location: String!, $config: RunConfigData, $tags: [ExecutionTag!]) {
   answer: launchRun(executionParams: {
     selector: {jobName: $job, repositoryName: $repository, repositoryLocationName: $location}
     runConfigData: $config
     executionMetadata: {tags: $tags}
-  }) { __typename ... on LaunchRunSuccess { run { runId } } %s }
+  }) {
+    __typename
+    ... on LaunchRunSuccess { run { runId } }
+    ... on RunConfigValidationInvalid { errors { message } }
+    ... on Error { message }
+  }
 }"""
-    % SAY_WHY
-)
 FIND = """
 query ($filter: RunsFilter!) {
   answer: runsOrError(filter: $filter) {
@@ -68,7 +66,11 @@ DELETE = """
 mutation ($id: String!) { answer: deleteRun(runId: $id) { __typename ... on Error { message } } }"""
 RELOAD = """
 mutation ($location: String!) {
-  answer: reloadRepositoryLocation(repositoryLocationName: $location) {
+  answer: reloadRepositoryLocation(repositoryLocationName: $location) { __typename ... on Error { message } }
+}"""
+JOBS = """
+query ($location: String!) {
+  answer: workspaceLocationEntryOrError(name: $location) {
     __typename
     ... on WorkspaceLocationEntry {
       locationOrLoadError {
@@ -167,7 +169,8 @@ class Api:
 
         Raises `BenchError` where it cannot be loaded.
         """
-        answer = self.ask(RELOAD, location=LOCATION)
+        self.ask(RELOAD, location=LOCATION)  # its answer still shows what was there before
+        answer = self.ask(JOBS, location=LOCATION)
         found = answer.get("locationOrLoadError") or answer
         if found["__typename"] != "RepositoryLocation":
             raise BenchError(
