@@ -5,7 +5,6 @@ component runs on its own, so it imports what it needs; `step` is put in front o
 """
 
 # ruff: noqa: UP045 - KFP takes `X | None` for an artifact type
-# mypy: disable-error-code="untyped-decorator"
 
 import os
 from functools import partial
