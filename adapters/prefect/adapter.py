@@ -85,8 +85,8 @@ class PrefectDriver:
                 FLOW_RUN: handle.native_id,
                 "PREFECT__FLOW_ENTRYPOINT": f"adapters.prefect.pipeline.{request.workload}",
             }
-            command = [self.runtime.where.python(NAME), "-m", "prefect.engine"]
-            self.servers.start(request.run_id, command, env, self.runtime.folder)
+            python = self.runtime.where.python(NAME)
+            self.servers.start(request.run_id, [python, "-m", "prefect.engine"], env, self.runtime.folder)
         return handle
 
     def wait(self, handle: RunHandle, deadline_seconds: float) -> RunOutcome:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from importlib.metadata import distributions
 from pathlib import Path
 
-from adapters.base import BenchError, Component, Configuration, Frozen
+from adapters.base import BenchError, Component, Configuration, Frozen, Unsupported
 from adapters.local.network import free_port
 from adapters.local.processes import http_health
 from adapters.local.target import LocalTarget
@@ -87,7 +87,7 @@ class PrefectRuntime:
     def start_server(self, configuration: str = "") -> None:
         """Start the server on the configuration's database (the last one's, where none is named), healthy.
 
-        Raises `BenchError` where it does not start.
+        Raises `BenchError` where it does not start, `Unsupported` where its database cannot be had.
         """
         configuration = configuration or self._deployed().configuration
         database = "sqlite" if configuration == "sqlite" else "postgresql"
@@ -97,16 +97,25 @@ class PrefectRuntime:
         self.servers.stop(SERVER)
         new = Deployed(configuration=configuration, port=free_port(), database=database)
         self._note(new)
-        command = [self._program(), "server", "start", "--host", "127.0.0.1", "--port", str(new.port)]
         env = {**self.env(), "PREFECT_SERVER_DATABASE_CONNECTION_URL": self._database_url(database)}
-        self.servers.start(SERVER, command, env, self._folder)
-        self.servers.wait_until(self._server_health, [SERVER], SERVER_SECONDS)
+        words = ("server", "start", "--host", "127.0.0.1", "--port", str(new.port))
+        self.servers.start(SERVER, [self._program(), *words], env, self._folder)
+        try:
+            self.servers.wait_until(self._server_health, [SERVER], SERVER_SECONDS)
+        except BenchError as error:
+            if 'extension "pg_trgm" is not available' not in error.message:
+                raise
+            raise Unsupported(
+                "this PostgreSQL lacks the extension pg_trgm, without which Prefect does not start",
+                "use one that has it, such as Debian's with postgresql-contrib: "
+                "export BENCH_POSTGRES_BIN=/usr/lib/postgresql/15/bin; or measure -c sqlite",
+            ) from error
 
     def _start_worker(self, settings: Mapping[str, str]) -> None:
         """Start a worker and register the deployments; returns when the worker asks for work."""
         since = time.time()
-        command = [self._program(), "worker", "start", "--pool", POOL, "--type", "process", "--name", POOL]
-        self.servers.start(WORKER, command, {**self.env(), **settings}, self._folder)
+        words = ("worker", "start", "--pool", POOL, "--type", "process", "--name", POOL)
+        self.servers.start(WORKER, [self._program(), *words], {**self.env(), **settings}, self._folder)
         self.servers.wait_until(lambda: self._worker_health(since), [WORKER], WORKER_SECONDS)
         done = subprocess.run(
             [self.where.python(NAME), "-m", "adapters.prefect.deployments", POOL],
