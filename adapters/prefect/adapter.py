@@ -95,7 +95,7 @@ class PrefectDriver:
         end = time.monotonic() + deadline_seconds
         last_ns, row = handle.accepted_ns, None
         while True:
-            alone = self._lost_its_process(handle)
+            lost = self._lost_its_process(handle)
             try:
                 row = api.get(f"/flow_runs/{handle.native_id}")
             except NotFound:
@@ -104,8 +104,8 @@ class PrefectDriver:
                 status = OUTCOMES[row["state_type"]]
                 reason = "" if status is Status.SUCCEEDED else why(row)
                 return _outcome(status, last_ns, reason, row)
-            if alone:
-                return _outcome(Status.FAILED, last_ns, alone, row)
+            if lost and row["deployment_id"] is None:
+                return _outcome(Status.FAILED, last_ns, lost, row)
             last_ns = time.time_ns()
             if time.monotonic() > end:
                 reason = f"still {row['state_name']} after {deadline_seconds:.0f} s"
@@ -113,12 +113,10 @@ class PrefectDriver:
             time.sleep(POLL_SECONDS)
 
     def _lost_its_process(self, handle: RunHandle) -> str:
-        """What happened to the process of a flow run that no worker looks after; empty where it still runs."""
-        if self.servers.running(WORKER) or self.servers.running(handle.run_id):
+        """What happened where the flow run has no process of this command; no worker looks after such a one."""
+        if self.servers.running(handle.run_id):
             return ""
-        if processes_of(handle.native_id):
-            return ""
-        return f"the process of the flow ended; see {self.runtime.where.state.logs / f'{handle.run_id}.log'}"
+        return f"the flow's process ended; see {self.runtime.where.state.logs / f'{handle.run_id}.log'}"
 
     def cancel(self, run_id: str) -> bool:
         """End the flow run and its processes, then delete it; starts the server where it does not run."""
@@ -131,6 +129,7 @@ class PrefectDriver:
             return False
         if not is_over(row):
             self._set_state(api, row["id"], "CANCELLING")
+            self.servers.stop(run_id)
         self._ended(api, row["id"])
         self.servers.stop(run_id)
         try:
@@ -186,7 +185,7 @@ class PrefectDriver:
         api = self.runtime.api()
         ids = [row["id"] for row in self._task_runs(api, handle) if _is_of(row, step)]
         end = time.monotonic() + ARRIVAL_SECONDS
-        while True:
+        while ids:
             rows = api.rows(
                 "/logs/filter",
                 {"logs": {"task_run_id": {"any_": ids}}, "sort": "TIMESTAMP_ASC"},
@@ -195,6 +194,7 @@ class PrefectDriver:
             if finished >= set(ids) or time.monotonic() > end:
                 return "".join(f"{row['message']}\n" for row in rows)
             time.sleep(POLL_SECONDS)
+        return ""
 
     @staticmethod
     def _task_runs(api: PrefectApi, handle: RunHandle) -> list[Document]:

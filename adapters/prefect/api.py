@@ -1,5 +1,6 @@
 """Prefect's REST API, as far as runs and their records need it."""
 
+import itertools
 import json
 from typing import Any
 
@@ -36,13 +37,14 @@ class PrefectApi:
         self._send("DELETE", path)
 
     def rows(self, path: str, body: Document) -> list[Document]:
-        """All rows that a filter finds, page by page."""
-        rows: list[Document] = []
-        while True:
-            page = self.post(path, {**body, "limit": PAGE, "offset": len(rows)}).json()
-            rows += page
+        """All rows that a filter finds, page by page; each once, although rows may arrive meanwhile."""
+        rows: dict[str, Document] = {}
+        for offset in itertools.count(0, PAGE):
+            page = self.post(path, {**body, "limit": PAGE, "offset": offset}).json()
+            rows |= {row["id"]: row for row in page}
             if len(page) < PAGE:
-                return rows
+                break
+        return list(rows.values())
 
     def flow_run_of(self, run_id: str) -> Document | None:
         """The flow run that was submitted for `run_id`."""

@@ -1,0 +1,171 @@
+"""What the Prefect adapter makes of the API's answers."""
+
+from typing import Any
+
+import pytest
+
+from adapters.base import BenchError, RunRequest, Target, Unsupported
+from adapters.prefect import records
+from adapters.prefect.adapter import PrefectAdapter, parameters_of, why
+from adapters.workloads import PIPELINE, Member
+
+EPOCH = 1795453829.0
+"""2026-11-23T17:10:29Z."""
+
+
+def at(seconds: float) -> str:
+    return f"2026-11-23T17:10:{29 + seconds:09.6f}Z"
+
+
+def task_run(name: str, start: float, end: float | None, **more: Any) -> dict[str, Any]:
+    return {
+        "id": f"id-{name}",
+        "name": name,
+        "state_id": f"state-{name}",
+        "state_type": "RUNNING" if end is None else "COMPLETED",
+        "state_name": "Running" if end is None else "Completed",
+        "run_count": 1,
+        "start_time": at(start),
+        "end_time": None if end is None else at(end),
+        "state": {"message": ""},
+        **more,
+    }
+
+
+def flow_run(name: str = "Completed", **more: Any) -> dict[str, Any]:
+    return {
+        "state_type": "COMPLETED",
+        "state_name": name,
+        "start_time": at(0),
+        "end_time": at(9),
+        "parameters": {"run_id": "r1"},
+        "state": {"message": None},
+        **more,
+    }
+
+
+def state(name: str, kind: str, when: float) -> dict[str, Any]:
+    return {"name": name, "type": kind, "timestamp": at(when), "message": ""}
+
+
+RETRIED = [
+    state("Completed", "COMPLETED", 3),
+    state("Retrying", "RUNNING", 2),
+    state("Pending", "PENDING", 0.5),
+    state("Running", "RUNNING", 1),
+]
+"""In no order, as the API does not promise one."""
+
+
+def test_attempts_of_a_task_that_ran_once() -> None:
+    (attempt,) = records.attempts_of(task_run("train-2", 1.25, 4))
+    assert (attempt.step, attempt.index, attempt.attempt) == ("train", 2, 1)
+    assert (attempt.started, attempt.finished) == (EPOCH + 1.25, EPOCH + 4)
+
+
+def test_an_attempt_begins_with_each_running_state_and_ends_with_the_next_state() -> None:
+    first, second = records.attempts_of(task_run("probe-0", 1, 3, run_count=2), RETRIED)
+    assert (first.attempt, first.started, first.finished, first.status) == (
+        1,
+        EPOCH + 1,
+        EPOCH + 2,
+        "Retrying",
+    )
+    assert (second.attempt, second.started, second.finished, second.status) == (
+        2,
+        EPOCH + 2,
+        EPOCH + 3,
+        "Completed",
+    )
+
+
+def test_an_attempt_that_waits_for_its_retry_ends_before_the_wait() -> None:
+    states = [
+        state("Running", "RUNNING", 1),
+        state("AwaitingRetry", "SCHEDULED", 2),
+        state("Retrying", "RUNNING", 5),
+        state("Failed", "FAILED", 6),
+    ]
+    spans = [(a.started, a.finished) for a in records.attempts_of(task_run("probe", 1, 6), states)]
+    assert spans == [(EPOCH + 1, EPOCH + 2), (EPOCH + 5, EPOCH + 6)]
+
+
+def test_a_task_that_did_not_run_or_is_no_step_has_no_attempt() -> None:
+    assert records.attempts_of(task_run("train", 1, 2, run_count=0)) == []
+    assert records.attempts_of(task_run("Notify people", 1, 2)) == []
+
+
+def test_a_task_whose_process_died_has_no_end() -> None:
+    (attempt,) = records.attempts_of(task_run("probe-0", 1, None))
+    assert attempt.finished is None
+    assert attempt.status == "Running"
+
+
+def test_the_timeline_is_in_order_of_start_whatever_the_order_of_the_rows() -> None:
+    rows = [task_run(step, 8 - number, 8.5 - number) for number, step in enumerate(reversed(PIPELINE), 1)]
+    timeline = records.timeline_of("r1", flow_run(), "pipeline", rows, {})
+    assert [a.step for a in timeline.attempts] == list(PIPELINE)
+    assert (timeline.started, timeline.finished) == (EPOCH, EPOCH + 9)
+    assert timeline.skipped == ()
+
+
+def test_the_name_of_the_last_state_tells_what_was_left_out() -> None:
+    assert records.left_out(flow_run("NotPromoted"), "pipeline") == ("register", "promote", "monitor")
+    assert records.left_out(flow_run("NotPromoted"), "sweep") == ("register",)
+    assert records.left_out(flow_run(), "pipeline") == ()
+
+
+def test_a_completed_run_is_complete_when_every_step_has_arrived() -> None:
+    rows = [task_run(f"probe-{index}", index, index + 0.5) for index in range(3)]
+    run = flow_run(parameters={"run_id": "r1", "steps": 3})
+    assert records.expected(run, "chain") == {Member("probe", index) for index in range(3)}
+    assert records.is_complete(run, "chain", rows, {})
+    assert not records.is_complete(run, "chain", rows[:2], {})
+    assert not records.is_complete(run, "chain", [*rows[:2], task_run("probe-2", 2, None)], {})
+
+
+def test_a_run_is_not_complete_before_each_of_its_attempts_has_a_state() -> None:
+    row = task_run("probe-0", 1, 3, run_count=2)
+    run = flow_run(parameters={"run_id": "r1", "steps": 1})
+    assert records.is_complete(run, "chain", [row], {row["id"]: RETRIED})
+    assert not records.is_complete(run, "chain", [row], {row["id"]: RETRIED[2:]})
+
+
+def test_a_gate_that_did_not_pass_leaves_four_steps_to_wait_for() -> None:
+    rows = [task_run(step, number, number + 0.5) for number, step in enumerate(PIPELINE[:4])]
+    assert records.is_complete(flow_run("NotPromoted"), "pipeline", rows, {})
+    assert not records.is_complete(flow_run(), "pipeline", rows, {})
+
+
+def request(workload: str, **parameters: str | int | float) -> RunRequest:
+    return RunRequest(
+        run_id="r1", workload=workload, configuration="default", parameters=parameters, steps=40
+    )
+
+
+def test_parameters_are_those_that_the_run_sets() -> None:
+    assert parameters_of(request("chain", fibo=12)) == {"run_id": "r1", "steps": 40, "config": {"fibo": 12}}
+    assert parameters_of(request("pipeline", min_score_gate="1.0")) == {
+        "run_id": "r1",
+        "config": {"min_score_gate": 1.0},
+    }
+    fault = parameters_of(request("chain", fault='{"step": "probe", "kind": "exception"}'))["config"]["fault"]
+    assert fault == {"step": "probe", "kind": "exception"}
+
+
+def test_an_unknown_parameter_is_refused_before_anything_starts() -> None:
+    with pytest.raises(BenchError, match="colour"):
+        parameters_of(request("chain", colour="red"))
+
+
+def test_the_reason_is_prefect_s() -> None:
+    crashed = flow_run("Crashed", state={"message": "Process exited with status code: 137."})
+    assert why(crashed) == "Crashed: Process exited with status code: 137."
+
+
+def test_kubernetes_is_not_wired_yet() -> None:
+    adapter = PrefectAdapter()
+    assert adapter.configurations(Target.KIND) == ()
+    with pytest.raises(Unsupported):
+        adapter.runtime(Target.KIND)
+    assert {configuration.task for configuration in adapter.configurations(Target.LOCAL)} == {"call"}
