@@ -93,7 +93,8 @@ class KfpLocalDriver:
         return self.where.state.root / NAME / "runs" / run_id
 
     def prepare(self, request: RunRequest) -> None:
-        """Nothing: the definition is compiled by the run itself, as the SDK does it."""
+        """See to the environment. The definition is compiled by the run itself, as the SDK does it."""
+        self.where.python(EXTRA)
 
     def submit(self, request: RunRequest) -> RunHandle:
         """Start the run's process. The SDK knows no run ids: a folder of that name says that it was started."""
