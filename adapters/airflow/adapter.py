@@ -34,6 +34,8 @@ CONFIGURATIONS = (
         "#scheduler-idle-sleep-time",
     ),
 )
+SETTINGS: Mapping[str, Mapping[str, str]] = {"default": {}, "tuned": {KNOB: "0.1"}}
+"""What a configuration changes in the scheduler's environment."""
 TERMINAL = {"success": Status.SUCCEEDED, "failed": Status.FAILED}
 NOT_RUN = ("skipped", "upstream_failed", "removed")
 """States of task instances that no process ever ran."""
@@ -147,19 +149,15 @@ class AirflowDriver:
         return "; ".join(f"{task['task_id']} failed, attempt {task['try_number']}" for task in failed)
 
     def cancel(self, run_id: str) -> bool:
-        """Mark the run as failed, wait until Airflow has ended its tasks, delete it."""
+        """End the run's tasks and delete it; see `LocalAirflow.remove_run`."""
         if not self.airflow.deployed():
             return False
         with self.airflow.answering() as api:
             found = api.get("/dags/~/dagRuns", run_id_prefix_pattern=run_id)["dag_runs"]
-            paths = [run_path(run["dag_id"], run_id) for run in found if run["dag_run_id"] == run_id]
-            for path in paths:
-                tasks = api.all(f"{path}/taskInstances", "task_instances")
-                if api.get(path)["state"] not in TERMINAL:
-                    api.find("PATCH", path, json={"state": "failed"})
-                self.airflow.wait_for_end([task["pid"] for task in tasks if task["pid"]])
-                api.find("DELETE", path)
-        return bool(paths)
+            dags = [run["dag_id"] for run in found if run["dag_run_id"] == run_id]
+            for dag_id in dags:
+                self.airflow.remove_run(dag_id, run_id)
+        return bool(dags)
 
     def timeline(self, handle: RunHandle) -> Timeline:
         """The run's task instances; the earlier tries of those that were tried more than once."""
@@ -263,7 +261,7 @@ class AirflowAdapter:
     def _connect(self, target: Target) -> LocalAirflow:
         if target is not Target.LOCAL:
             raise Unsupported("Airflow on Kubernetes is not wired yet", "bench run --target local")
-        return LocalAirflow(connect_local(), CONFIGURATIONS)
+        return LocalAirflow(connect_local(), SETTINGS)
 
     def runtime(self, target: Target) -> LocalAirflow:
         """See `Adapter.runtime`."""

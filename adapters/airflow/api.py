@@ -11,6 +11,8 @@ from adapters.base import BenchError, TargetUnreachable
 
 PAGE = 100
 """The largest page that the API server gives as shipped."""
+UNFINISHED = ("queued", "running")
+"""States of a run that is not over."""
 Json = dict[str, Any]
 
 

@@ -1,8 +1,9 @@
 """Airflow on this machine: API server, scheduler with LocalExecutor, DAG processor and triggerer as processes."""
 
 import json
+import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import distributions
 from pathlib import Path
@@ -11,8 +12,8 @@ from typing import Any
 import httpx
 import psutil
 
-from adapters.airflow.api import AirflowApi, seconds
-from adapters.base import BenchError, Component, Configuration
+from adapters.airflow.api import PAGE, UNFINISHED, AirflowApi, run_path, seconds
+from adapters.base import BenchError, Component
 from adapters.local.network import free_port
 from adapters.local.processes import http_health
 from adapters.local.target import LocalTarget
@@ -44,9 +45,10 @@ DAGS = {"recommender": "recommender()", "recommender_sweep": "recommender_sweep(
 class LocalAirflow:
     """The processes, their database and their folder; see `adapters.base.Runtime`."""
 
-    def __init__(self, where: LocalTarget, configurations: Sequence[Configuration]) -> None:
+    def __init__(self, where: LocalTarget, settings: Mapping[str, Mapping[str, str]]) -> None:
+        """`settings`: what each configuration changes in the scheduler's environment."""
         self.where = where
-        self._configurations = {each.name: each for each in configurations}
+        self._settings = settings
         self._api: AirflowApi | None = None
 
     @property
@@ -66,26 +68,26 @@ class LocalAirflow:
 
         Raises `BenchError` for an unknown configuration, or where a process does not become healthy.
         """
-        if configuration not in self._configurations:
-            known = ", ".join(self._configurations)
+        if configuration not in self._settings:
+            known = ", ".join(self._settings)
             raise BenchError(f"airflow has no configuration '{configuration}'", f"one of: {known}")
         servers = self.where.servers
         if not servers.running(API):
             self.scale(False)
             self._make_home()
-            self._note(configuration=None, port=free_port())
-        same = self._noted()["configuration"] == configuration
-        if same and not self.health():
-            return
-        if not same:
+            self._note(configuration="", port=free_port())
+        if self._noted()["configuration"] != configuration:
             servers.stop(SCHEDULER)
-        self._note(configuration=configuration, port=self._noted()["port"])
+            self._note(configuration=configuration)
+        elif not self.health():
+            return
         for name in COMMANDS:
             if not servers.running(name):
                 self._start(name)
         servers.wait_until(self.health, list(COMMANDS), START_SECONDS)
         for dag_id in DAGS:
             self.wait_for_dag(dag_id)
+        self._remove_abandoned()
 
     def undeploy(self) -> None:
         """End the processes, drop the database, remove the folder."""
@@ -150,7 +152,7 @@ class LocalAirflow:
         if self.where.servers.running(API):
             yield self.api
             return
-        self._note(configuration=None, port=free_port())
+        self._note(configuration="", port=free_port())
         self._start(API)
         try:
             self.where.servers.wait_until(
@@ -185,15 +187,17 @@ class LocalAirflow:
 
         self.where.servers.wait_until(parsed, [PROCESSOR], START_SECONDS)
 
-    def wait_for_end(self, pids: Sequence[int]) -> None:
-        """Wait until the scheduler's processes with these ids have ended. Raises `BenchError` where they do not."""
-        scheduler = self.where.servers.running(SCHEDULER)
+    def remove_run(self, dag_id: str, run_id: str) -> None:
+        """Mark a run as failed, wait until Airflow has ended its tasks, delete it.
 
-        def ended() -> str:
-            left = {child.pid for child in _children(scheduler.pid)} & set(pids) if scheduler else set()
-            return f"tasks that still run: {sorted(left)}" if left else ""
-
-        self.where.servers.wait_until(ended, [], KILL_SECONDS)
+        Raises `BenchError` where a task does not end.
+        """
+        path = run_path(dag_id, run_id)
+        if self.api.get(path)["state"] in UNFINISHED:
+            self.api.find("PATCH", path, json={"state": "failed"})
+            tasks = self.api.all(f"{path}/taskInstances", "task_instances")
+            self._wait_for_end({task["pid"] for task in tasks if task["pid"]})
+        self.api.find("DELETE", path)
 
     # Parts
 
@@ -201,9 +205,8 @@ class LocalAirflow:
         noted = self._noted()
         command = [*COMMANDS[name], *([str(noted["port"])] if name == API else [])]
         env = self._env(noted["port"])
-        chosen = self._configurations.get(noted["configuration"])
-        if name == SCHEDULER and chosen and chosen.name != "default" and chosen.knob and chosen.value:
-            env[chosen.knob] = chosen.value
+        if name == SCHEDULER:
+            env |= self._settings[noted["configuration"]]
         self.where.servers.start(
             name, [self.where.python("airflow"), "-m", "airflow", *command], env, self.folder
         )
@@ -275,6 +278,24 @@ class LocalAirflow:
                 return f"{part} has not reported since it was started"
         return ""
 
+    def _wait_for_end(self, pids: set[int]) -> None:
+        """Wait until none of these is a process of the scheduler's. Raises `BenchError` where one stays."""
+        scheduler = self.where.servers.running(SCHEDULER)
+
+        def ended() -> str:
+            left = pids & _children(scheduler.pid) if scheduler else set()
+            return f"tasks still run: {sorted(left)}" if left else ""
+
+        self.where.servers.wait_until(ended, [SCHEDULER] if scheduler else [], KILL_SECONDS)
+
+    def _remove_abandoned(self) -> None:
+        """Remove the runs that an earlier command left unfinished: Airflow would go on with them."""
+        if self._noted().get("command") == os.getpid():
+            return
+        for run in self.api.get("/dags/~/dagRuns", state=UNFINISHED, limit=PAGE)["dag_runs"]:
+            self.remove_run(run["dag_id"], run["dag_run_id"])
+        self._note(command=os.getpid())
+
     @property
     def _migrated(self) -> Path:
         return self.folder / "migrated"
@@ -283,11 +304,12 @@ class LocalAirflow:
     def _note_file(self) -> Path:
         return self.folder / "deployment.json"
 
-    def _note(self, configuration: str | None, port: int) -> None:
-        write_atomic(self._note_file, json.dumps({"configuration": configuration, "port": port}))
+    def _note(self, **changes: str | int) -> None:
+        noted = self._noted() if self._note_file.exists() else {}
+        write_atomic(self._note_file, json.dumps(noted | changes))
 
     def _noted(self) -> dict[str, Any]:
-        """Configuration and port of the last start. Raises `BenchError` where there was none."""
+        """The last start: configuration, port, command. Raises `BenchError` where there was none."""
         try:
             noted: dict[str, Any] = json.loads(self._note_file.read_text())
         except FileNotFoundError:
@@ -297,7 +319,8 @@ class LocalAirflow:
         return noted
 
 
-def _children(pid: int) -> list[psutil.Process]:
+def _children(pid: int) -> set[int]:
+    """The ids of a process's descendants."""
     with suppress(psutil.Error):
-        return psutil.Process(pid).children(recursive=True)
-    return []
+        return {child.pid for child in psutil.Process(pid).children(recursive=True)}
+    return set()
