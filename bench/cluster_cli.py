@@ -18,7 +18,8 @@ from rich.spinner import Spinner
 from rich.table import Table
 
 import cluster
-from cluster.lifecycle import ImagesMode
+from cluster.lifecycle import ImagesMode, known_orchestrators
+from cluster.pins import ORCHESTRATORS
 
 EXIT_CODES = "Exit codes: 0 done · 1 failed, or not all up (status) · 2 wrong arguments · 3 interrupted."
 
@@ -93,6 +94,12 @@ def _interrupted(verb: str) -> NoReturn:
     raise typer.Exit(3)
 
 
+def _complete_with(incomplete: str) -> list[str]:
+    """What may follow in a comma list: the names not in it yet."""
+    before, comma, _ = incomplete.rpartition(",")
+    return [f"{before}{comma}{name}" for name in (*ORCHESTRATORS, "all") if name not in before.split(",")]
+
+
 @app.command(epilog=EXIT_CODES)
 def up(
     images: Annotated[
@@ -103,13 +110,23 @@ def up(
             metavar="auto|pull|build",
         ),
     ] = "auto",
+    with_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            help="Also build and load the images of these orchestrators. What is loaded stays known; "
+            "Argo's are always there.",
+            metavar="|".join((*ORCHESTRATORS, "all")),
+            autocompletion=_complete_with,
+        ),
+    ] = None,
     as_json: JsonFlag = False,
 ) -> None:
     """Make the cluster and everything on it; quick when nothing changed.
 
     The first build takes about twenty minutes on two cores, a new cluster from finished images some four, and an
-    `up` with nothing to do some ten seconds. Each stage is cached
-    by the content of what goes into it, so an interrupted run goes on where it was.
+    `up` with nothing to do some ten seconds. Each stage is cached by the content of what goes into it, so an
+    interrupted run goes on where it was.
 
     Examples:
 
@@ -117,13 +134,15 @@ def up(
 
       bench cluster up --images build
 
+      bench cluster up --with airflow,prefect
+
       bench cluster up --json | jq -r .images.step
     """
     began = time.monotonic()
-    mode = _mode(images)
+    mode, orchestrators = _mode(images), _with(with_ or [])
     try:
         with _shown() as report:
-            found = cluster.up(mode, report)
+            found = cluster.up(mode, report, orchestrators=orchestrators)
     except cluster.ClusterError as problem:
         _fail(problem)
     except KeyboardInterrupt:
@@ -139,6 +158,16 @@ def up(
         highlight=False,
     )
     console.print(f"KUBECONFIG={found.kubeconfig}", highlight=False, soft_wrap=True)
+
+
+def _with(values: list[str]) -> tuple[str, ...]:
+    names = [name.strip() for value in values for name in value.split(",") if name.strip()]
+    try:
+        return known_orchestrators(names)
+    except cluster.ClusterError as unknown:
+        raise typer.BadParameter(
+            f"{unknown.what} Known: {', '.join(ORCHESTRATORS)}, all.", param_hint="--with"
+        ) from None
 
 
 _MODES: dict[str, ImagesMode] = {"auto": "auto", "pull": "pull", "build": "build"}

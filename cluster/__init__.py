@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cluster.errors import ClusterError
-from cluster.lifecycle import Status, down, info, load, status, up
+from cluster.lifecycle import Status, down, ensure_images, info, load, status, up
 from cluster.stages import Progress, Report
 from cluster.state import ClusterInfo
 
@@ -14,6 +14,7 @@ __all__ = [
     "Report",
     "Status",
     "down",
+    "ensure_images",
     "info",
     "load",
     "status",

@@ -175,8 +175,7 @@ def requirements(stages: Stages, extra: str = "") -> str:
     name = f"requirements-{extra or 'base'}"
     options = ["--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate"]
     if extra:
-        # polars is the largest of the base set, and no server imports it.
-        options += ["--extra", extra, "--prune", "polars"]
+        options += ["--extra", extra]
     inputs = {
         "project": digest_files(PROJECT, [PROJECT / "pyproject.toml", PROJECT / "uv.lock"]),
         "options": options,
@@ -189,32 +188,59 @@ def requirements(stages: Stages, extra: str = "") -> str:
     return stages.run(name, inputs, export)["text"]
 
 
-def step(stages: Stages, docker: Docker, python: str) -> str:
-    """The step image: the locked base dependencies, then core/ as a layer of its own on top."""
+def environment(stages: Stages, docker: Docker, python: str, base: str, extra: str = "") -> str:
+    """A locked set of packages on `base`: the base set on the plain Python, an extra on top of the base set."""
+    name = f"environment-{extra or 'base'}"
     return image_stage(
         stages,
         docker,
-        "step",
-        repository=pins.REPOSITORIES["step"],
-        dockerfile=DOCKER / "step" / "Dockerfile",
-        files={"core": PROJECT / "core", "step": DOCKER / "step" / "step", "slim.sh": DOCKER / "slim.sh"},
-        texts={"requirements.txt": requirements(stages)},
-        arguments={"BASE": python, "UV": pins.UV},
+        name,
+        repository=f"bench.local/{name}",
+        dockerfile=DOCKER / "environment" / "Dockerfile",
+        files={"slim.sh": DOCKER / "environment" / "slim.sh"},
+        texts={"requirements.txt": requirements(stages, extra)},
+        arguments={"BASE": base, "PYTHON": python, "UV": pins.UV},
     )
 
 
-def mlflow(stages: Stages, docker: Docker, python: str) -> str:
-    """The MLflow tracking and registry server."""
+def apps(stages: Stages, docker: Docker, python: str, keys: Iterable[str]) -> dict[str, str]:
+    """Images that hold a locked environment (`step`, `mlflow`, an orchestrator's), by key.
+
+    All have the base set in one and the same layer, so its numeric stack is the same bytes in each.
+    """
+    base = environment(stages, docker, python, python)
+    tags = {}
+    for key in keys:
+        extra = pins.EXTRAS[key]
+        tags[key] = _app(
+            stages, docker, environment(stages, docker, python, base, extra) if extra else base, key
+        )
+    return tags
+
+
+def _app(stages: Stages, docker: Docker, locked: str, key: str) -> str:
+    code = {f"code/{path.relative_to(PROJECT)}": path for path in code_of(key)}
     return image_stage(
         stages,
         docker,
-        "mlflow",
-        repository=pins.REPOSITORIES["mlflow"],
-        dockerfile=DOCKER / "mlflow" / "Dockerfile",
-        files={"slim.sh": DOCKER / "slim.sh"},
-        texts={"requirements.txt": requirements(stages, "mlflow-server")},
-        arguments={"BASE": python, "UV": pins.UV},
+        key,
+        repository=pins.REPOSITORIES[key],
+        dockerfile=DOCKER / "app" / "Dockerfile",
+        files=code | {"step": DOCKER / "app" / "step"} if code else {},
+        arguments={"BASE": locked, "INIT": pins.INIT_PROGRAMS.get(key, "")},
+        target=key,
     )
+
+
+def code_of(key: str) -> list[Path]:
+    """The project's own files in an app's image: what runs in a pod, without drivers' manifests and documents."""
+    if key == "mlflow":
+        return []
+    if key == "step":
+        return [PROJECT / "core"]
+    adapters = PROJECT / "adapters"
+    shared = [adapters / f"{name}.py" for name in ("__init__", "base", "podspec", "workloads")]
+    return [PROJECT / "core", *shared, *sorted((adapters / key).rglob("*.py"))]
 
 
 def postgres(stages: Stages, docker: Docker, debian: str) -> str:

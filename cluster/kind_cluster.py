@@ -9,9 +9,10 @@ from pathlib import Path
 from cluster import host, pins
 from cluster.engine import Docker
 from cluster.errors import ClusterError
-from cluster.node_image import NODE, pipe, render
-from cluster.stages import CommandFailed, Log, Outputs, Stages, digest_text
-from cluster.state import Origin, Paths, write_atomic
+from cluster.node_image import NODE, render
+from cluster.stages import CommandFailed, Log, Outputs, Stages
+from cluster.state import Origin, Paths, scratch, write_atomic
+from cluster.transfer import write_missing
 
 READY_SECONDS = 120
 # Nothing answers there (a documentation address), so names outside the cluster fail fast instead of looping.
@@ -175,36 +176,34 @@ def delete(log: Log, docker: Docker, kind: Path, where: Paths) -> None:
 
 
 def load(stages: Stages, docker: Docker, key: str, tag: str, repository: str, node: str) -> str:
-    """Copy a local image into the node; returns `repository@sha256:…`, the name containerd has it under."""
-    ctr = [
-        str(docker.program),
-        "exec",
-        "--interactive",
-        pins.NODE_NAME,
-        "ctr",
-        "--namespace=k8s.io",
-        "images",
-    ]
-    label = digest_text(tag)[:16]
+    """Copy a local image into the node; returns `repository@sha256:…`, the name containerd has it under.
+
+    Layers that the node has already are not copied again.
+    """
+    ctr = [str(docker.program), "exec", "--interactive", pins.NODE_NAME, "ctr", "--namespace=k8s.io"]
 
     def copy(log: Log) -> Outputs:
         alias = f"{repository}:{tag.rsplit(':', 1)[1]}"
         if alias != tag:
             log.run([docker.program, "tag", tag, alias], env=docker.env())
-        log.note(f"load {label}")
-        pipe(
-            log,
-            docker,
-            [str(docker.program), "save", alias],
-            [*ctr, "import", "--base-name", repository, "--digests", "-"],
-        )
+        with scratch(stages.where, f"load-{key}") as folder:
+            saved, archive = folder / "saved.tar", folder / "missing.tar"
+            log.run([docker.program, "save", "--output", saved, alias], env=docker.env())
+            held = set(log.output([*ctr, "content", "ls", "--quiet"], env=docker.env()).split())
+            copied = write_missing(saved, alias, held, archive)
+            with archive.open("rb") as stream:
+                log.run(
+                    [*ctr, "images", "import", "--base-name", repository, "--digests", "-"],
+                    env=docker.env(),
+                    stdin=stream,
+                )
         digest = ""
-        for line in log.output([*ctr, "ls", f"name=={alias}"], env=docker.env()).splitlines()[1:]:
+        for line in log.output([*ctr, "images", "ls", f"name=={alias}"], env=docker.env()).splitlines()[1:]:
             digest = line.split()[2]
         if not digest.startswith("sha256:"):
             raise CommandFailed(f"the node does not list {alias} after the import")
-        reference = f"{repository}@{digest}"
-        return {"reference": reference, "summary": digest[:19]}
+        summary = f"{digest[:19]}, {copied / 1e6:.0f} MB copied"
+        return {"reference": f"{repository}@{digest}", "summary": summary}
 
     def present(outputs: Outputs) -> bool:
         return in_node(docker, outputs.get("reference", ""))

@@ -1,9 +1,10 @@
-"""`up`, `down`, `status`, `load` and `info`: the order of the stages, and nothing else."""
+"""`up`, `down`, `status`, `load`, `ensure_images` and `info`: the order of the stages, and nothing else."""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -37,22 +38,64 @@ class Status:
         return self.node == "running" and self.info is not None and bool(self.components) and ready
 
 
-def up(images: ImagesMode = "auto", report: Report = silent) -> ClusterInfo:
+def up(
+    images: ImagesMode = "auto", report: Report = silent, *, orchestrators: Iterable[str] = ()
+) -> ClusterInfo:
     """A running cluster with the platform on it; stages whose inputs did not change are not run again.
 
-    Raises ClusterError with what happened, what is kept and what to type next.
+    `orchestrators` (names in `pins.ORCHESTRATORS`) get their images built and loaded too; images that an earlier
+    call loaded stay as they are. Raises ClusterError with what happened, what is kept and what to type next.
     """
+    wanted = known_orchestrators(orchestrators)
     where = paths()
     with exclusive(where, "up"):
         sweep(where)
         stages = Stages(where, report)
         try:
-            return _up(stages, images)
+            return _up(stages, images, wanted)
         finally:
             stages.stop()
 
 
-def _up(stages: Stages, mode: ImagesMode) -> ClusterInfo:
+def ensure_images(orchestrators: Iterable[str], report: Report = silent) -> ClusterInfo:
+    """The running cluster with these orchestrators' images on it, built and loaded where they are not.
+
+    Quick when nothing changed. Raises ClusterError for an unknown name, and where no cluster is up.
+    """
+    wanted = known_orchestrators(orchestrators)
+    where = paths()
+    info()
+    with exclusive(where, "up"):
+        sweep(where)
+        known = info()
+        docker = _answering()
+        node = kind_cluster.require_node(docker)
+        stages = Stages(where, report)
+        try:
+            python = _python(stages, docker, known.origin)
+            tags = images.apps(stages, docker, python, wanted)
+            found = replace(known, images=known.images | _load(stages, docker, tags, known.origin, node))
+        finally:
+            stages.stop()
+        if found != known:
+            write_atomic(where.info, found.to_json() + "\n")
+            images.prune(docker, _stamped_tags(where))
+        return found
+
+
+def known_orchestrators(names: Iterable[str]) -> tuple[str, ...]:
+    """The names, each once; `all` stands for every orchestrator with an image. ClusterError for any other."""
+    asked = dict.fromkeys(names)
+    if unknown := [name for name in asked if name not in (*pins.ORCHESTRATORS, "all")]:
+        raise ClusterError(
+            f"No image is made for {', '.join(map(repr, unknown))}.",
+            kept="nothing was changed.",
+            remedy=f"one of: {', '.join(pins.ORCHESTRATORS)}, all.",
+        )
+    return pins.ORCHESTRATORS if "all" in asked else tuple(asked)
+
+
+def _up(stages: Stages, mode: ImagesMode, orchestrators: tuple[str, ...]) -> ClusterInfo:
     where = stages.where
     _host_packages(stages, mode)
     go = _go(stages)
@@ -62,15 +105,12 @@ def _up(stages: Stages, mode: ImagesMode) -> ClusterInfo:
     kind = gobuild.build(stages, go, gobuild.KIND) / "kind"
     tags: dict[str, str] = {}
     if origin == "build":
-        node_tag = _build_all(stages, docker, go, wrapper is not None, tags)
+        node_tag = _build_all(stages, docker, go, wrapper is not None, tags, orchestrators)
     else:
-        node_tag = _pull_all(stages, docker, tags)
+        node_tag = _pull_all(stages, docker, tags, orchestrators)
     node = kind_cluster.create(stages, docker, kind, node_tag, origin=origin, wrapper=wrapper)
     kind_cluster.data_folders(stages, docker, node)
-    references = {
-        key: kind_cluster.load(stages, docker, key, tag, _repository(origin, key), node)
-        for key, tag in sorted(tags.items())
-    }
+    references = _loaded_before(docker, where) | _load(stages, docker, tags, origin, node)
     info = ClusterInfo(
         name=pins.CLUSTER_NAME,
         kubeconfig=where.kubeconfig,
@@ -84,6 +124,23 @@ def _up(stages: Stages, mode: ImagesMode) -> ClusterInfo:
     write_atomic(where.info, info.to_json() + "\n")
     images.prune(docker, {*tags.values(), node_tag, *_stamped_tags(where)})
     return info
+
+
+def _load(stages: Stages, docker: Docker, tags: dict[str, str], origin: Origin, node: str) -> dict[str, str]:
+    return {
+        key: kind_cluster.load(stages, docker, key, tag, _repository(origin, key), node)
+        for key, tag in sorted(tags.items())
+    }
+
+
+def _loaded_before(docker: Docker, where: Paths) -> dict[str, str]:
+    """The orchestrators' images of earlier runs that the node still has."""
+    try:
+        before = ClusterInfo.from_json(where.info.read_text()).images
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+    found = {key: before[key] for key in pins.ORCHESTRATORS if key in before}
+    return {key: reference for key, reference in found.items() if kind_cluster.in_node(docker, reference)}
 
 
 def _stamped_tags(where: Paths) -> set[str]:
@@ -172,7 +229,14 @@ def registry_answers(docker: Docker) -> bool:
     return pulled is not None
 
 
-def _build_all(stages: Stages, docker: Docker, go: Path, wrapper: bool, tags: dict[str, str]) -> str:
+def _build_all(
+    stages: Stages,
+    docker: Docker,
+    go: Path,
+    wrapper: bool,
+    tags: dict[str, str],
+    orchestrators: tuple[str, ...],
+) -> str:
     """Everything from package registries; fills `tags`, returns the node image's tag."""
     built: dict[str, Path] = {}
     base: dict[str, str] = {}
@@ -192,10 +256,9 @@ def _build_all(stages: Stages, docker: Docker, go: Path, wrapper: bool, tags: di
 
     def build_bases() -> None:
         base["debian"] = images.debian_base(stages, docker)
-        base["python"] = images.python_base(stages, docker, base["debian"])
-        tags["step"] = images.step(stages, docker, base["python"])
         tags["postgres"] = images.postgres(stages, docker, base["debian"])
-        tags["mlflow"] = images.mlflow(stages, docker, base["python"])
+        python = images.python_base(stages, docker, base["debian"])
+        tags.update(images.apps(stages, docker, python, ("step", "mlflow", *orchestrators)))
 
     lanes(stages, compile_everything, build_bases)
     debian = base["debian"]
@@ -218,14 +281,20 @@ def _build_all(stages: Stages, docker: Docker, go: Path, wrapper: bool, tags: di
     )
 
 
-def _pull_all(stages: Stages, docker: Docker, tags: dict[str, str]) -> str:
+def _pull_all(stages: Stages, docker: Docker, tags: dict[str, str], orchestrators: tuple[str, ...]) -> str:
     """Public images, and ours on public bases; fills `tags`, returns the node image's tag."""
     for key, reference in pins.PUBLIC_IMAGES.items():
         tags[key] = images.pulled(stages, docker, key.replace("_", "-"), reference)
-    python = images.pulled(stages, docker, "python", pins.PUBLIC_PYTHON)
-    tags["step"] = images.step(stages, docker, python)
-    tags["mlflow"] = images.mlflow(stages, docker, python)
+    python = _python(stages, docker, "pull")
+    tags |= images.apps(stages, docker, python, ("step", "mlflow", *orchestrators))
     return images.pulled(stages, docker, "node", pins.PUBLIC_NODE)
+
+
+def _python(stages: Stages, docker: Docker, origin: Origin) -> str:
+    """The Python that the locked environments stand on."""
+    if origin == "pull":
+        return images.pulled(stages, docker, "python", pins.PUBLIC_PYTHON)
+    return images.python_base(stages, docker, images.debian_base(stages, docker))
 
 
 def down(report: Report = silent, *, stop_engine: bool = False) -> None:
@@ -301,9 +370,7 @@ def load(image: str, report: Report = silent) -> str:
     """Copy a local Docker image into the node; returns its reference by digest."""
     where = paths()
     info()
-    docker = engine.client()
-    if docker is None or engine.server_version(docker) is None:
-        raise ClusterError("No Docker engine answers.", remedy="`bench cluster up`")
+    docker = _answering()
     if docker.image_id(image) is None:
         raise ClusterError(
             f"Docker has no image {image}.",
@@ -318,6 +385,13 @@ def load(image: str, report: Report = silent) -> str:
         stages = Stages(where, report, verb="load")
         key = "own-" + "".join(c if c.isalnum() else "-" for c in name)
         return kind_cluster.load(stages, docker, key, image, _qualified(name), node)
+
+
+def _answering() -> Docker:
+    docker = engine.client()
+    if docker is None or engine.server_version(docker) is None:
+        raise ClusterError("No Docker engine answers.", remedy="`bench cluster up`")
+    return docker
 
 
 def _qualified(name: str) -> str:

@@ -43,6 +43,13 @@ PUBLIC_IMAGES = {
     "argo_executor": f"quay.io/argoproj/argoexec:{ARGO}",
 }
 
+ORCHESTRATORS = ("airflow", "prefect", "dagster")
+"""Orchestrators with an image of their own, made on demand: `up --with`, `ensure_images`."""
+EXTRAS = {"step": "", "mlflow": "mlflow-server"} | {name: name for name in ORCHESTRATORS}
+"""Which set of the lock an image holds; the empty one is the base set."""
+INIT_PROGRAMS = {"airflow": "dumb-init", "prefect": "tini"}
+"""Debian packages: what the vendors' own images start with."""
+
 # Names of the images by key of ClusterInfo.images.
 REPOSITORIES = {
     "step": "bench.local/step",
@@ -51,4 +58,4 @@ REPOSITORIES = {
     "s3": "bench.local/s3",
     "argo_controller": "bench.local/argo-workflow-controller",
     "argo_executor": "bench.local/argoexec",
-}
+} | {name: f"bench.local/{name}" for name in ORCHESTRATORS}

@@ -33,7 +33,8 @@ class ClusterInfo:
     oci_wrapper: bool
     """True where the host withholds CAP_SYS_RESOURCE and containers start through cluster/ociwrap."""
     images: dict[str, str]
-    """Image references by digest: step, argo_controller, argo_executor, postgres, mlflow, s3."""
+    """Image references by digest: step, argo_controller, argo_executor, postgres, mlflow, s3; and airflow, prefect,
+    dagster where they were asked for."""
 
     def to_json(self) -> str:
         """One JSON object; reads back with `from_json`."""

@@ -1,0 +1,188 @@
+"""Images of the orchestrators: what is in them, and when they are made, loaded and kept."""
+
+from __future__ import annotations
+
+import ast
+import re
+import tomllib
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from cluster import engine, images, kind_cluster, lifecycle, pins, services, state
+from cluster.engine import Docker
+from cluster.errors import ClusterError
+from cluster.stages import Stages
+from cluster.state import DATA, PROJECT, ClusterInfo, Paths
+
+DOCKER = Docker(Path("/usr/bin/docker"))
+PACKAGES = ("core", "adapters", "bench", "cluster")
+
+
+def module_file(name: str) -> Path | None:
+    """The file of one of the project's modules, None for what is an attribute."""
+    base = PROJECT / name.replace(".", "/")
+    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
+
+
+def imported(path: Path) -> set[str]:
+    """The project's own modules that a file may import, their packages included."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    parents = {".".join(name.split(".")[:count]) for name in names for count in range(1, name.count(".") + 2)}
+    return {name for name in parents if name.split(".")[0] in PACKAGES}
+
+
+def needed(module: str) -> set[Path]:
+    """Every file of the project that importing `module` reads."""
+    found: set[Path] = set()
+    left = [module]
+    while left:
+        path = module_file(left.pop())
+        if path is not None and path not in found:
+            found.add(path)
+            left += imported(path)
+    return found
+
+
+@pytest.mark.parametrize("name", pins.ORCHESTRATORS)
+def test_an_image_holds_everything_its_pipeline_imports(name: str) -> None:
+    held = images.code_of(name)
+    missing = {
+        path
+        for path in needed(f"adapters.{name}.pipeline")
+        if not any(path == entry or entry in path.parents for entry in held)
+    }
+    assert not missing
+
+
+@pytest.mark.parametrize("name", pins.ORCHESTRATORS)
+def test_an_image_holds_nothing_of_the_harness(name: str) -> None:
+    held = {path.relative_to(PROJECT).parts[:2] for path in images.code_of(name)}
+    assert not {parts for parts in held if parts[0] in ("bench", "cluster") or parts[1:] == ("local",)}
+
+
+def test_every_set_of_the_lock_has_the_same_numeric_stack() -> None:
+    lock = tomllib.loads((PROJECT / "uv.lock").read_text())
+    for name in ("numpy", "scipy", "scikit-learn", "joblib"):
+        assert len({package["version"] for package in lock["package"] if package["name"] == name}) == 1
+
+
+def test_every_app_has_its_target_and_runs_as_a_number() -> None:
+    text = (DATA / "docker" / "app" / "Dockerfile").read_text()
+    targets = re.findall(r"^FROM \S+ AS (\S+)$", text, re.MULTILINE)
+    assert set(pins.EXTRAS) == set(targets) - {"code"}
+    assert text.count("USER 65532:65532") == 2, "in `mlflow` and in `code`, which the others stand on"
+
+
+def test_environments_of_extras_stand_on_the_base_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: dict[str, dict[str, str]] = {}
+
+    def image_stage(stages: Stages, docker: Docker, name: str, **options: object) -> str:
+        made[name] = dict(options["arguments"])  # type: ignore[call-overload]
+        return f"{options['repository']}:key"
+
+    monkeypatch.setattr(images, "image_stage", image_stage)
+    monkeypatch.setattr(images, "requirements", lambda stages, extra="": f"locked {extra}")
+    stages = Stages(Paths(tmp_path))
+    tags = images.apps(stages, DOCKER, "python:1", ("step", "airflow", "dagster"))
+    assert tags == {name: f"bench.local/{name}:key" for name in ("step", "airflow", "dagster")}
+    base = "bench.local/environment-base:key"
+    assert made["environment-base"]["BASE"] == "python:1"
+    assert made["environment-airflow"]["BASE"] == made["environment-dagster"]["BASE"] == base
+    assert made["step"]["BASE"] == base
+    assert made["airflow"] == {"BASE": "bench.local/environment-airflow:key", "INIT": "dumb-init"}
+
+
+def test_the_platform_is_applied_again_only_for_images_it_runs() -> None:
+    text = "".join(path.read_text() for path in services.MANIFESTS.glob("*.yaml"))
+    assert set(re.findall(r"images\.(\w+)", text)) == set(services.IMAGES)
+
+
+def test_all_stands_for_every_orchestrator_and_others_are_refused() -> None:
+    assert lifecycle.known_orchestrators(["all"]) == pins.ORCHESTRATORS
+    assert lifecycle.known_orchestrators(["dagster", "dagster"]) == ("dagster",)
+    with pytest.raises(ClusterError, match="'luigi'") as raised:
+        lifecycle.known_orchestrators(["airflow", "luigi"])
+    assert all(name in raised.value.remedy for name in pins.ORCHESTRATORS)
+
+
+@pytest.fixture
+def known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ClusterInfo:
+    """What an `up` without orchestrators left."""
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path))
+    info = ClusterInfo(
+        "bench", tmp_path / "k", "v1", "v0", "build", False, {"step": "bench.local/step@sha256:0"}
+    )
+    state.write_atomic(state.paths().info, info.to_json())
+    return info
+
+
+@pytest.fixture
+def running(known: ClusterInfo, monkeypatch: pytest.MonkeyPatch) -> ClusterInfo:
+    """The same with an engine and a node that take everything."""
+    monkeypatch.setattr(engine, "client", lambda: DOCKER)
+    monkeypatch.setattr(engine, "server_version", lambda docker: "1")
+    monkeypatch.setattr(kind_cluster, "require_node", lambda docker: "node")
+    monkeypatch.setattr(lifecycle, "_python", lambda stages, docker, origin: "python:1")
+    monkeypatch.setattr(images, "prune", lambda docker, keep: 0)
+
+    def apps(stages: Stages, docker: Docker, python: str, keys: Iterable[str]) -> dict[str, str]:
+        return {key: f"bench.local/{key}:1" for key in keys}
+
+    def load(stages: Stages, docker: Docker, key: str, tag: str, repository: str, node: str) -> str:
+        return f"{repository}@sha256:{key}"
+
+    monkeypatch.setattr(images, "apps", apps)
+    monkeypatch.setattr(kind_cluster, "load", load)
+    return known
+
+
+def test_images_are_added_to_the_running_cluster(running: ClusterInfo) -> None:
+    found = lifecycle.ensure_images(("airflow",))
+    airflow = {"airflow": "bench.local/airflow@sha256:airflow"}
+    assert found == replace(running, images=running.images | airflow) == lifecycle.info()
+    assert lifecycle.ensure_images(("prefect",)).images.keys() == {"step", "airflow", "prefect"}
+
+
+def test_an_unknown_orchestrator_touches_nothing(running: ClusterInfo) -> None:
+    with pytest.raises(ClusterError, match="'argo'"):
+        lifecycle.ensure_images(("argo",))
+    assert lifecycle.info() == running
+
+
+def test_images_need_a_cluster_that_is_up(
+    tmp_path: Path, known: ClusterInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "client", lambda: None)
+    with pytest.raises(ClusterError, match="No Docker engine answers"):
+        lifecycle.ensure_images(("airflow",))
+    monkeypatch.setattr(engine, "client", lambda: DOCKER)
+    monkeypatch.setattr(
+        Docker, "ask", lambda self, *arguments, **_: "1" if arguments[0] == "version" else None
+    )
+    with pytest.raises(ClusterError, match="No cluster runs"):
+        lifecycle.ensure_images(("airflow",))
+    state.paths().info.unlink()
+    with pytest.raises(ClusterError, match="There is no cluster"):
+        lifecycle.ensure_images(("airflow",))
+
+
+def test_a_plain_up_keeps_the_images_that_the_node_still_has(
+    known: ClusterInfo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    where = state.paths()
+    loaded = {"airflow": "bench.local/airflow@sha256:1", "dagster": "bench.local/dagster@sha256:2"}
+    where.info.write_text(replace(known, images=known.images | loaded).to_json())
+    monkeypatch.setattr(kind_cluster, "in_node", lambda docker, reference: "airflow" in reference)
+    assert lifecycle._loaded_before(DOCKER, where) == {"airflow": loaded["airflow"]}
+    where.info.write_text("damaged")
+    assert lifecycle._loaded_before(DOCKER, where) == {}
