@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from dagster import (
     AssetCheckResult,
@@ -146,21 +145,20 @@ def drift_report(run: Run, split: Facts, model: Facts, promotion: Facts) -> Fact
 def candidate(index: int) -> list[AssetsDefinition]:
     """One candidate of the sweep: its split, model and evaluation."""
     prefix = f"candidate_{index}"
-    own = SWEEP[index]
-    options: dict[str, Any] = {"key_prefix": prefix, "retry_policy": RETRY}
+    own = AssetIn(key_prefix=prefix)
+    settings = SWEEP[index]
 
-    @asset(name="split", **options)
+    @asset(key_prefix=prefix, retry_policy=RETRY)
     def split(run: Run, ratings: Facts) -> Facts:
-        return run.step("preprocess", ratings, index=index, **own)
+        return run.step("preprocess", ratings, index=index, **settings)
 
-    @asset(name="model", **options)
+    @asset(key_prefix=prefix, ins={"split": own}, retry_policy=RETRY)
     def model(run: Run, split: Facts) -> Facts:
-        return run.step("train", split, index=index, **own)
+        return run.step("train", split, index=index, **settings)
 
-    @asset(name="evaluation", **options)
+    @asset(key_prefix=prefix, ins={"model": own, "split": own}, retry_policy=RETRY)
     def evaluation(run: Run, model: Facts, split: Facts) -> Facts:
-        metrics = run.step("eval", model, split, index=index, **own)
-        return {**model, **metrics}
+        return {**model, **run.step("eval", model, split, index=index, **settings)}
 
     return [split, model, evaluation]
 

@@ -1,0 +1,173 @@
+"""What the Dagster adapter makes of Dagster's answers."""
+
+from typing import Any
+
+import pytest
+
+from adapters.base import Target, Unsupported
+from adapters.dagster.adapter import (
+    CONFIGURATIONS,
+    EXECUTION,
+    DagsterAdapter,
+    first_failure,
+    processes_of,
+    timeline_of,
+    wrong_with,
+)
+from adapters.dagster.api import why
+from adapters.dagster.names import STEPS, job_name, member_of
+from adapters.workloads import SWEEP, Member, phases
+
+T0 = 1_700_000_000_000
+
+
+def event(kind: str, key: str | None = None, after_ms: int = 0, **more: Any) -> dict[str, Any]:
+    return {"__typename": kind, "stepKey": key, "timestamp": str(T0 + after_ms), **more}
+
+
+def test_a_retried_step_has_an_attempt_for_each_start() -> None:
+    key = "chain_2__probe_1"
+    timeline = timeline_of(
+        "r1",
+        {"status": "SUCCESS", "startTime": 1.5, "endTime": 9.5},
+        [
+            event("ExecutionStepStartEvent", "chain_2__probe_0", 0),
+            event("ExecutionStepSuccessEvent", "chain_2__probe_0", 250),
+            event("StepWorkerStartingEvent", key, 300),
+            event("ExecutionStepStartEvent", key, 1000),
+            event("ExecutionStepUpForRetryEvent", key, 1200, error={"message": "InjectedFault\n"}),
+            event("ExecutionStepRestartEvent", key, 2000),
+            event("ExecutionStepSuccessEvent", key, 2345),
+            event("RunSuccessEvent", None, 2400),
+        ],
+    )
+    assert [(a.step, a.index, a.attempt, a.status) for a in timeline.attempts] == [
+        ("probe", 0, 1, "success"),
+        ("probe", 1, 1, "up for retry"),
+        ("probe", 1, 2, "success"),
+    ]
+    first, failed, last = timeline.attempts
+    assert (first.started, first.finished) == (T0 / 1000, T0 / 1000 + 0.25)
+    assert (failed.started, failed.finished, failed.message) == (
+        T0 / 1000 + 1,
+        T0 / 1000 + 1.2,
+        "InjectedFault",
+    )
+    assert (last.started, last.finished) == (T0 / 1000 + 2, (T0 + 2345) / 1000)
+    assert (timeline.native_status, timeline.started, timeline.finished) == ("SUCCESS", 1.5, 9.5)
+    assert timeline.resolution_seconds == 0.001
+
+
+def test_attempts_are_in_the_order_of_their_starts() -> None:
+    timeline = timeline_of(
+        "r1",
+        {},
+        [
+            event("ExecutionStepStartEvent", "candidate_1__model", 20),
+            event("ExecutionStepStartEvent", "candidate_0__model", 10),
+            event("ExecutionStepSuccessEvent", "candidate_1__model", 30),
+        ],
+    )
+    assert [(a.index, a.status) for a in timeline.attempts] == [(0, "started"), (1, "success")]
+    assert timeline.attempts[0].finished is None
+
+
+def test_a_process_that_dies_before_its_first_event_has_an_end_only() -> None:
+    key = "model"
+    events = [
+        event("ExecutionStepUpForRetryEvent", key, 5),
+        event("ExecutionStepRestartEvent", key, 10),
+        event("ExecutionStepFailureEvent", key, 20),
+    ]
+    attempts = timeline_of("r1", {}, events).attempts
+    assert [(a.attempt, a.started is None, a.status) for a in attempts] == [
+        (1, True, "up for retry"),
+        (2, False, "failure"),
+    ]
+
+
+def test_steps_behind_a_closed_gate_are_skipped() -> None:
+    names = ("registered_model", "promotion", "drift_report")
+    timeline = timeline_of("r1", {}, [event("ExecutionStepSkippedEvent", name) for name in names])
+    assert timeline.skipped == ("monitor", "promote", "register")
+    assert timeline.attempts == ()
+
+
+def test_every_step_has_an_asset() -> None:
+    assert member_of("ratings") == Member("ingest")
+    assert member_of("candidate_3__evaluation") == Member("eval", 3)
+    assert member_of("fanout_500__probe_499") == Member("probe", 499)
+    assert member_of("something_else") is None
+    assert member_of("") is None
+    for workload in ("pipeline", "sweep"):
+        wanted = {member.step for phase in phases(workload, 0) for member in phase}
+        assert wanted <= set(STEPS.values())
+    assert {member_of(f"candidate_{i}__split") for i in range(len(SWEEP))} == set(
+        phases("sweep", 0)[1]  # preprocess of each candidate
+    )
+
+
+def test_a_length_has_a_job_of_its_own() -> None:
+    assert [job_name(w, 40) for w in ("pipeline", "sweep", "chain", "fanout")] == [
+        "recommender",
+        "sweep",
+        "chain_40",
+        "fanout_40",
+    ]
+
+
+def health(beat: float, loaded: dict[str, Any]) -> dict[str, Any]:
+    daemons = [
+        {"daemonType": name, "lastHeartbeatTime": beat} for name in ("QUEUED_RUN_COORDINATOR", "MONITORING")
+    ]
+    return {
+        "answer": {"daemonHealth": {"allDaemonStatuses": daemons}},
+        "location": {"__typename": "WorkspaceLocationEntry", "locationOrLoadError": loaded},
+    }
+
+
+def test_health_wants_definitions_and_a_heartbeat_of_this_daemon() -> None:
+    loaded = {"__typename": "RepositoryLocation"}
+    assert wrong_with(health(101.0, loaded), since=100.0) == ""
+    assert "QUEUED_RUN_COORDINATOR" in wrong_with(health(99.0, loaded), since=100.0)
+    broken = {"__typename": "PythonError", "message": "no module"}
+    assert "no module" in wrong_with(health(101.0, broken), since=100.0)
+    assert "not loaded" in wrong_with({**health(101.0, loaded), "location": None}, since=100.0)
+
+
+def test_why_a_run_failed() -> None:
+    events = [
+        event("ExecutionStepUpForRetryEvent", "model", 1, error={"message": "once"}),
+        event("ExecutionStepFailureEvent", "model", 2, error={"message": "twice\n"}, message="failed"),
+        event("RunFailureEvent", None, 3, error=None, message="the run failed"),
+    ]
+    assert first_failure(events) == "model: twice"
+    assert first_failure(events[2:]) == "run: the run failed"
+    assert first_failure(events[:1]) == ""
+
+
+def test_processes_are_those_that_events_name() -> None:
+    pid = [{"label": "pid", "text": "4321"}]
+    events = [
+        event("StepWorkerStartedEvent", "model", 1000, metadataEntries=pid),
+        event("EngineEvent", None, 2000, metadataEntries=[{"label": "step_keys"}, *pid]),
+    ]
+    assert processes_of(events) == ((4321, T0 / 1000 + 2),)
+
+
+def test_a_refusal_is_said_in_words() -> None:
+    invalid = {"__typename": "RunConfigValidationInvalid", "errors": [{"message": "a"}, {"message": "b"}]}
+    assert why(invalid) == "a; b"
+    assert why({"__typename": "PythonError", "message": "boom\n"}) == "boom"
+    assert why({"__typename": "UnauthorizedError"}) == "UnauthorizedError"
+
+
+def test_configurations_differ_from_default_in_one_named_setting() -> None:
+    adapter = DagsterAdapter()
+    assert adapter.configurations(Target.LOCAL) == CONFIGURATIONS
+    assert adapter.configurations(Target.KIND) == ()
+    assert {c.name for c in CONFIGURATIONS} == set(EXECUTION)
+    assert CONFIGURATIONS[0].knob is None
+    assert all(c.knob and c.source for c in CONFIGURATIONS[1:])
+    with pytest.raises(Unsupported, match="not wired"):
+        adapter.driver(Target.KIND)
