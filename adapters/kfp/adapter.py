@@ -131,7 +131,7 @@ class KfpLocalDriver:
             lines = journal.read(self._folder(handle.run_id))
             native = journal.ending(lines)
             status = ENDINGS.get(native, Status.FAILED)
-            reason = journal.why(lines) if native else f"the runner ended: {self._log(handle.run_id)[-300:]}"
+            reason = journal.why(lines) if native else f"the runner ended: {self._last_line(handle.run_id)}"
         return RunOutcome(
             status=status,
             last_non_terminal_ns=last_ns,
@@ -157,6 +157,9 @@ class KfpLocalDriver:
     def logs(self, handle: RunHandle, step: str) -> str:
         """What the step printed into the run's one stream."""
         return journal.printed(self._log(handle.run_id), step)
+
+    def _last_line(self, run_id: str) -> str:
+        return next(reversed(self._log(run_id).strip().splitlines()), "it said nothing")
 
     def _log(self, run_id: str) -> str:
         path = self.where.state.logs / f"{run_id}.log"

@@ -105,12 +105,12 @@ def _groups(spec: Any) -> dict[str, list[str]]:
 def _refuse_caches(spec: Any) -> None:
     """A step taken from a cache is no measurement.
 
-    Raises `RuntimeError` where the runner has a cache, or the definition would let a backend use one.
+    Raises `SystemExit` where the runner has a cache, or the definition would let a backend use one.
     """
     dags = [spec.root.dag, *(part.dag for part in spec.components.values())]
     cached = sorted(name for dag in dags for name, task in dag.tasks.items() if _caches(spec, task))
     if cache.get_local_cache() is not None or cached:
-        raise RuntimeError(f"caches are on: {', '.join(cached) or 'the runner has one'}")
+        raise SystemExit(f"caches are on: {', '.join(cached) or 'the runner has one'}")
 
 
 def _caches(spec: Any, task: Any) -> bool:
