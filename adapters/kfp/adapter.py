@@ -30,7 +30,7 @@ CONFIGURATIONS = (
         task="process",
         knob="SubprocessRunner",
         value="use_venv=False",
-        source="https://www.kubeflow.org/docs/components/pipelines/user-guides/core-functions/execute-kfp-pipelines-locally/",
+        source="https://kubeflow-pipelines.readthedocs.io/en/sdk-2.17.0/source/local.html",
     ),
 )
 LOOK_SECONDS = 0.005

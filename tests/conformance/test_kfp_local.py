@@ -5,7 +5,7 @@ from typing import ClassVar
 from adapters.base import Gap
 from tests.conformance.suite import LocalConformance
 
-RUNNER = "https://github.com/kubeflow/pipelines/blob/2.17.0/sdk/python/kfp/local/orchestrator/enhanced_dag_orchestrator.py"
+RUNNER = "https://github.com/kubeflow/pipelines/blob/sdk-2.17.0/sdk/python/kfp/local/orchestrator/enhanced_dag_orchestrator.py"
 
 
 class TestKfpLocal(LocalConformance):
