@@ -49,11 +49,15 @@ class PrefectDriver:
         self.runtime = runtime
         self.servers = runtime.servers
         self._deployments: dict[str, str] = {}
+        self._flows: dict[str, str] = {}
 
     def prepare(self, request: RunRequest) -> None:
-        """Find the deployment that `request` refers to."""
-        if request.configuration != IN_PROCESS:
-            found = self.runtime.api().get(f"/deployments/name/{request.workload}/{DEPLOYMENT}")
+        """Find the deployment that `request` refers to, or make sure that its flow is known."""
+        api = self.runtime.api()
+        if request.configuration == IN_PROCESS:
+            self._flows[request.workload] = api.post("/flows/", {"name": request.workload}).json()["id"]
+        else:
+            found = api.get(f"/deployments/name/{request.workload}/{DEPLOYMENT}")
             self._deployments[request.workload] = found["id"]
 
     def submit(self, request: RunRequest) -> RunHandle:
@@ -63,10 +67,11 @@ class PrefectDriver:
             "idempotency_key": request.run_id,
             "parameters": parameters_of(request),
         }
-        if request.configuration == IN_PROCESS:
-            return self._submit_in_process(request, body)
-        if request.workload not in self._deployments:
+        in_process = request.configuration == IN_PROCESS
+        if request.workload not in (self._flows if in_process else self._deployments):
             self.prepare(request)
+        if in_process:
+            return self._submit_in_process(request, body)
         path = f"/deployments/{self._deployments[request.workload]}/create_flow_run"
         submit_ns = time.time_ns()
         created = self.runtime.api().post(path, body).json()
@@ -75,9 +80,8 @@ class PrefectDriver:
     def _submit_in_process(self, request: RunRequest, body: Document) -> RunHandle:
         """Create the flow run and, the first time, the process that runs it."""
         api = self.runtime.api()
-        flow = api.post("/flows/", {"name": request.workload}).json()
         submit_ns = time.time_ns()
-        answer = api.post("/flow_runs/", {**body, "flow_id": flow["id"]})
+        answer = api.post("/flow_runs/", {**body, "flow_id": self._flows[request.workload]})
         handle = _handle(request, answer.json()["id"], submit_ns)
         if answer.status_code == 201:
             env = {
