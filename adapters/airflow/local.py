@@ -108,7 +108,8 @@ class LocalAirflow:
         for name in COMMANDS:
             if not self.where.servers.running(name):
                 return f"{name} is not running"
-        return http_health(f"{self.url}/api/v2/monitor/health", self._heartbeats)
+        tasks = http_health(f"{self.url}/execution/health")
+        return tasks or http_health(f"{self.url}/api/v2/monitor/health", self._heartbeats)
 
     def components(self) -> tuple[Component, ...]:
         """The four processes (tasks are children of the scheduler) and the database."""
@@ -144,7 +145,8 @@ class LocalAirflow:
 
     def deployed(self) -> bool:
         """Whether there is a database that may know of runs."""
-        return self._migrated.exists() and self._note_file.exists()
+        noted = self._migrated.exists() and self._note_file.exists()
+        return noted and DATABASE in self.where.postgres.databases()
 
     @contextmanager
     def answering(self) -> Iterator[AirflowApi]:
