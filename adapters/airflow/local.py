@@ -154,7 +154,7 @@ class LocalAirflow:
         if self.where.servers.running(API):
             yield self.api
             return
-        self._note(configuration="", port=free_port())
+        self._note(port=free_port())
         self._start(API)
         try:
             self.where.servers.wait_until(
