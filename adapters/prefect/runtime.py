@@ -107,8 +107,8 @@ class PrefectRuntime:
                 raise
             raise Unsupported(
                 "this PostgreSQL lacks the extension pg_trgm, without which Prefect does not start",
-                "use one that has it, such as Debian's with postgresql-contrib: "
-                "export BENCH_POSTGRES_BIN=/usr/lib/postgresql/15/bin; or measure -c sqlite",
+                "unset BENCH_POSTGRES_BIN, or add the extension to it (Debian: postgresql-contrib); "
+                "or measure -c sqlite",
             ) from error
 
     def _start_worker(self, settings: Mapping[str, str]) -> None:

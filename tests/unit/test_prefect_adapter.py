@@ -1,12 +1,16 @@
 """What the Prefect adapter makes of the API's answers."""
 
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from adapters.base import BenchError, RunRequest, Target, Unsupported
+from adapters.local.state import LocalState
 from adapters.prefect import records
 from adapters.prefect.adapter import PrefectAdapter, parameters_of, why
+from adapters.prefect.runtime import PrefectRuntime
 from adapters.workloads import PIPELINE, Member
 
 EPOCH = 1795453829.0
@@ -161,6 +165,47 @@ def test_an_unknown_parameter_is_refused_before_anything_starts() -> None:
 def test_the_reason_is_prefect_s() -> None:
     crashed = flow_run("Crashed", state={"message": "Process exited with status code: 137."})
     assert why(crashed) == "Crashed: Process exited with status code: 137."
+
+
+class DeadServer:
+    """Servers of which none comes up."""
+
+    def __init__(self, last_words: str) -> None:
+        self.last_words = last_words
+
+    def running(self, name: str) -> None:
+        return None
+
+    def stop(self, name: str) -> None:
+        pass
+
+    def start(self, *words: Any) -> None:
+        pass
+
+    def wait_until(self, *words: Any) -> None:
+        raise BenchError(self.last_words)
+
+
+def deploy(folder: Path, last_words: str) -> None:
+    where: Any = SimpleNamespace(
+        state=LocalState(folder),
+        servers=DeadServer(last_words),
+        postgres=SimpleNamespace(url=lambda database, driver: f"{driver}://{database}"),
+        env_of=lambda extra: {},
+        python=lambda extra: folder / "bin" / "python",
+    )
+    PrefectRuntime(where).deploy("default")
+
+
+def test_a_postgresql_without_the_extension_is_a_gap_of_this_machine(tmp_path: Path) -> None:
+    with pytest.raises(Unsupported, match="pg_trgm"):
+        deploy(tmp_path, 'DBAPIError: extension "pg_trgm" is not available')
+
+
+def test_a_server_that_dies_of_anything_else_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(BenchError, match="no space left") as caught:
+        deploy(tmp_path, "no space left")
+    assert not isinstance(caught.value, Unsupported)
 
 
 def test_kubernetes_is_not_wired_yet() -> None:
