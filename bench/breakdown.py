@@ -156,7 +156,8 @@ def passages(
 
 
 def _order(passage: Passage) -> tuple[int, str, int, int, str]:
-    began = passage.process_start
+    # Calls share one process, whose start is read anew, and a little differently, for each.
+    began = passage.imports_done or passage.process_start
     if began is None and passage.pod is not None and passage.pod.created is not None:
         began = round(passage.pod.created * _SECOND)
     index = -1 if passage.member.index is None else passage.member.index

@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.workloads import PIPELINE, Member
-from bench.breakdown import CLOCK_READS, breakdown
+from bench.breakdown import CLOCK_READS, breakdown, passages
 from bench.records import Breakdown
-from tests.unit.made_records import SECOND, MadeRun, scenario
+from tests.unit.made_records import EPOCH, SECOND, MadeRun, scenario
 
 
 def parts(found: Breakdown, name: str) -> list[Any]:
@@ -403,3 +403,11 @@ def test_boundaries_touch() -> None:
     found = MadeRun(scenario("argo")).breakdown()
     for before, after in pairwise(found.parts):
         assert before.clocks.rpartition("→")[2] == after.clocks.partition("→")[0]
+
+
+def test_calls_of_one_process_come_in_the_order_they_were_made() -> None:
+    run = MadeRun(scenario(workload="chain", steps=3), pods=False)
+    for number, event in enumerate(run.ledger):
+        event["process_start_ns"] = EPOCH - number  # one process, read a little earlier each time
+    found = passages(None, [], run.ledger)
+    assert [passage.member.index for passage in found] == [0, 1, 2]
