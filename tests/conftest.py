@@ -1,5 +1,6 @@
 """Shared fixtures, and how the tests are spread over processes (`pytest -n 2`)."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,12 @@ class OneCluster(LoadScopeScheduling):
         if nodeid.partition("::")[0].endswith("_local.py"):
             return "local"
         return "cluster" if nodeid.startswith(ON_THE_CLUSTER) else nodeid
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--record-conformance", metavar="DIR", type=Path, help="store the suite's verdicts in DIR/conformance"
+    )
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneCluster:

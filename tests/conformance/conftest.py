@@ -1,7 +1,6 @@
 """Turns an adapter's declared gaps into strict expected failures, and stores the suite's verdicts when asked."""
 
 import time
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,12 +9,6 @@ import adapters
 from bench import capabilities
 from bench.environment import fingerprint
 from tests.conformance.suite import Conformance
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption(
-        "--record-conformance", metavar="DIR", type=Path, help="store the verdicts in DIR/conformance"
-    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
