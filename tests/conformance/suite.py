@@ -128,7 +128,8 @@ class Conformance(ABC):
         assert pipeline.outputs("monitor")["served_sha256"] == pipeline.outputs("train")["model_sha256"]
 
     def test_submit_twice_is_one_run(self, bench: Bench, pipeline: Ran) -> None:
-        bench.driver.submit(pipeline.request)
+        again = bench.driver.submit(pipeline.request)
+        assert again.native_id == pipeline.handle.native_id
         bench.driver.wait(pipeline.handle, 60)
         assert len(bench.scene.ledger(pipeline.handle.run_id)) == len(pipeline.ledger)
 
@@ -239,14 +240,14 @@ class LocalConformance(Conformance):
 
     @pytest.fixture(scope="class", autouse=True)
     def ended(self) -> Iterator[None]:
-        """Leave no server of this adapter to the next class."""
+        """Leave nothing of this adapter to the next class."""
         yield
-        adapters.load(self.adapter).runtime(self.target).scale(False)
+        adapters.load(self.adapter).runtime(self.target).undeploy()
 
     def leftovers(self, bench: Bench) -> list[str]:
         where = bench.scene.where
         return [
             *(set(where.servers.names()) - {"ledger", "serving", "postgres"}),
-            *(name for name in where.postgres.databases() if name != "postgres"),
+            *(name for name in where.postgres.databases() if self.adapter in name),
             *(str(path) for path in where.state.root.glob(self.adapter)),
         ]
