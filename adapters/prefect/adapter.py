@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import psutil
 
@@ -36,7 +35,7 @@ FLOW_RUN = "PREFECT__FLOW_RUN_ID"
 """Environment variable of the processes of a flow run."""
 POLL_SECONDS = 0.2
 ARRIVAL_SECONDS = 30.0
-"""How long task runs, states and logs may arrive after the flow has ended."""
+"""How long nothing need arrive of the task runs, states and logs that are still missing."""
 SETTLED_SECONDS = 3.0
 """What has not changed for this long is taken as all there is, where a run did not complete."""
 CANCEL_SECONDS = 20.0
@@ -166,10 +165,11 @@ class PrefectDriver:
         api = self.runtime.api()
         flow_run = api.get(f"/flow_runs/{handle.native_id}")
         workload = api.get(f"/flows/{flow_run['flow_id']}")["name"]
-        end = time.monotonic() + ARRIVAL_SECONDS
-        seen: Any = None
-        settled = time.monotonic() + SETTLED_SECONDS
+        patience = ARRIVAL_SECONDS if flow_run["state_type"] == "COMPLETED" else SETTLED_SECONDS
+        seen: list[tuple[str, str]] = []
+        changed = time.monotonic()
         while True:
+            before = time.monotonic()
             rows = self._task_runs(api, handle)
             states = {
                 row["id"]: api.get("/task_run_states/", task_run_id=row["id"])
@@ -178,11 +178,10 @@ class PrefectDriver:
             }
             now = time.monotonic()
             if (look := [(row["id"], row["state_id"]) for row in rows]) != seen:
-                seen, settled = look, now + SETTLED_SECONDS
-            done = is_complete(flow_run, workload, rows, states)
-            if done or now > end or (flow_run["state_type"] != "COMPLETED" and now > settled):
+                seen, changed = look, now
+            if is_complete(flow_run, workload, rows, states) or now > changed + patience:
                 return timeline_of(handle.run_id, flow_run, workload, rows, states)
-            time.sleep(POLL_SECONDS)
+            time.sleep(max(POLL_SECONDS, now - before))
 
     def logs(self, handle: RunHandle, step: str) -> str:
         """What the step's task runs logged, printed lines among it; waits for the last line of each."""
