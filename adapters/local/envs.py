@@ -53,7 +53,8 @@ def ensure(state: LocalState, name: str) -> Path:
     uv = find_program("uv")
     if uv is None:
         raise BenchError("uv is neither on the path nor in the environment", "./setup")
-    state.logs.mkdir(parents=True, exist_ok=True)
+    for folder in (state.logs, state.temporary):
+        folder.mkdir(parents=True, exist_ok=True)
     log = state.logs / f"env-{name}.log"
     what = (
         ["--only-group", name, "--no-install-project"]
@@ -68,6 +69,7 @@ def ensure(state: LocalState, name: str) -> Path:
                 **os.environ,
                 "UV_PROJECT_ENVIRONMENT": str(state.envs / name),
                 "UV_COMPILE_BYTECODE": "1",
+                "TMPDIR": str(state.temporary),
                 "VIRTUAL_ENV": "",
             },
             stdout=out,
