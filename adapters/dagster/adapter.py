@@ -20,7 +20,6 @@ from adapters.base import (
     RunRequest,
     Status,
     Target,
-    TargetUnreachable,
     Timeline,
     Unsupported,
 )
@@ -38,6 +37,7 @@ DATABASE_URL = "DAGSTER_POSTGRES_URL"
 DIALECT = "postgresql+psycopg2"
 """What dagster-postgres brings; SQLAlchemy 2.1 takes another driver where none is named."""
 CODE, WEB, DAEMON = "dagster-code", "dagster-webserver", "dagster-daemon"
+SERVERS = (CODE, WEB, DAEMON)
 DOCS = "https://github.com/dagster-io/dagster/blob/1.13.27/docs/docs"
 CONFIGURATIONS = (
     Configuration(name="default", task="process"),
@@ -85,6 +85,7 @@ TERMINAL = {"SUCCESS": Status.SUCCEEDED, "FAILURE": Status.FAILED, "CANCELED": S
 NEEDED_DAEMONS = ("QUEUED_RUN_COORDINATOR", "MONITORING")
 POLL_SECONDS = 0.2
 CANCEL_SECONDS = 30.0
+START_SECONDS = 240.0
 
 
 class Home:
@@ -108,6 +109,20 @@ class Home:
         """The settings of what is deployed; empty where nothing is."""
         return self.settings.read_text(encoding="utf-8") if self.settings.exists() else ""
 
+    def place(self, code_port: int, web_port: int) -> None:
+        """Say where code server and webserver will listen, and that there are no probes yet."""
+        server = {"host": "127.0.0.1", "port": code_port, "location_name": LOCATION}
+        self.workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}), encoding="utf-8")
+        self.address.write_text(f"http://127.0.0.1:{web_port}\n", encoding="utf-8")
+        self.probes.write_text("[]", encoding="utf-8")
+
+    def ports(self) -> tuple[int, int]:
+        """Of code server and webserver."""
+        (location,) = yaml.safe_load(self.workspace.read_text(encoding="utf-8"))["load_from"]
+        return location["grpc_server"]["port"], int(
+            self.address.read_text(encoding="utf-8").rpartition(":")[2]
+        )
+
     def uses_postgres(self) -> bool:
         """Whether what is deployed stores its runs in PostgreSQL."""
         return DATABASE_URL in self.settings_now()
@@ -122,7 +137,7 @@ class DagsterRuntime:
         self.api = Api(address_in(self.home.address))
 
     def deploy(self, configuration: str) -> None:
-        """Start the servers; those that run with the same storage stay as they are.
+        """Start what does not run. Another storage is another deployment: all servers are started anew for it.
 
         Raises `BenchError` for an unknown configuration, or where a server does not start.
         """
@@ -131,19 +146,19 @@ class DagsterRuntime:
                 f"dagster has no configuration '{configuration}'", f"one of: {', '.join(EXECUTION)}"
             )
         wanted = self.home.settings_for(configuration)
-        if self.home.settings_now() == wanted and self.health() == "":
-            return
-        self.scale(False)
-        self.where.state.folder(EXTRA)
-        self.home.settings.write_text(wanted, encoding="utf-8")
-        self.home.probes.write_text("[]", encoding="utf-8")
-        self._start()
+        if self.home.settings_now() != wanted:
+            self.scale(False)
+            self.where.state.folder(EXTRA)
+            self.home.settings.write_text(wanted, encoding="utf-8")
+        self.scale(True)
 
     def _start(self) -> None:
-        code_port, web_port = free_port(), free_port()
-        server = {"host": "127.0.0.1", "port": code_port, "location_name": LOCATION}
-        self.home.workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}))
-        self.home.address.write_text(f"http://127.0.0.1:{web_port}\n", encoding="utf-8")
+        """Start what does not run; where nothing did, at new addresses."""
+        running = self.where.servers.running
+        fresh = not any(running(name) for name in SERVERS)
+        if fresh:
+            self.home.place(free_port(), free_port())
+        code_port, web_port = self.home.ports()
         env = {
             **self.where.env_of(EXTRA),
             "DAGSTER_HOME": str(self.home.path),
@@ -151,15 +166,23 @@ class DagsterRuntime:
         }
         if self.home.uses_postgres():
             env[DATABASE_URL] = self.where.postgres.url(EXTRA, DIALECT)
-        bound = ["-h", "127.0.0.1", "-p"]
-        start = self.where.servers.start
-        folder = self.home.path
-        start(
-            CODE, ["dagster", "code-server", "start", *bound, str(code_port), "-m", DEFINITIONS], env, folder
-        )
-        start(WEB, ["dagster-webserver", *bound, str(web_port), "-w", self.home.workspace], env, folder)
-        start(DAEMON, ["dagster-daemon", "run", "-w", self.home.workspace], env, folder)
-        self.where.servers.wait_until(self.health, [CODE, WEB, DAEMON], 180)
+        workspace = ["-w", str(self.home.workspace)]
+        commands = {
+            CODE: ["dagster", "code-server", "start", *_bound(code_port), "-m", DEFINITIONS],
+            WEB: ["dagster-webserver", *_bound(web_port), *workspace],
+            DAEMON: ["dagster-daemon", "run", *workspace],
+        }
+        for name, command in commands.items():
+            if running(name) is None:
+                self.where.servers.start(name, command, env, self.home.path)
+        self.where.servers.wait_until(self.health, SERVERS, START_SECONDS)
+        if fresh:
+            self._end_stale_runs()
+
+    def _end_stale_runs(self) -> None:
+        """Mark as cancelled what an ended deployment left unfinished: nobody waits for it, and it counts as running."""
+        for run in self.api.find(statuses=list(UNFINISHED)):
+            self.api.ask(TERMINATE, id=run["runId"], policy="MARK_AS_CANCELED_IMMEDIATELY")
 
     def undeploy(self) -> None:
         """End the servers, drop the database, remove the folder."""
@@ -173,18 +196,20 @@ class DagsterRuntime:
         Raises `BenchError` where nothing is deployed that could be started.
         """
         if not on:
-            for name in (DAEMON, WEB, CODE):
+            for name in reversed(SERVERS):
                 self.where.servers.stop(name)
             return
         if not self.home.settings_now():
             raise BenchError("dagster is not deployed", "bench run --orchestrator dagster --target local")
-        if self.health() != "":
-            self.scale(False)
-            self._start()
+        if self.health() == "":
+            return
+        if all(self.where.servers.running(name) for name in SERVERS):
+            self.scale(False)  # they run, but not well
+        self._start()
 
     def health(self) -> str:
         """Empty when the three servers run, the definitions are loaded and the daemon has shown itself."""
-        for name in (CODE, WEB, DAEMON):
+        for name in SERVERS:
             if self.where.servers.running(name) is None:
                 return f"{name} is not running"
         try:
@@ -221,6 +246,10 @@ class DagsterRuntime:
         return {**found, "dagster_max_concurrent": str(WIDTH)}
 
 
+def _bound(port: int) -> list[str]:
+    return ["-h", "127.0.0.1", "-p", str(port)]
+
+
 def wrong_with(answer: Answer, since: float) -> str:
     """What is wrong by an answer to `HEALTH`, if anything. Heartbeats before `since` are of an earlier daemon."""
     location = answer["location"] or {}
@@ -250,8 +279,8 @@ class DagsterDriver:
         """
         job = job_name(request.workload, request.steps)
         probes = {job} if request.workload in ("chain", "fanout") else set()
-        known = set(json.loads(self.home.probes.read_text(encoding="utf-8")))
         running = {run["jobName"] for run in self.api.find(statuses=list(UNFINISHED))}
+        known = set(json.loads(self.home.probes.read_text(encoding="utf-8")))
         wanted = probes | (known & running)
         if wanted != known:
             self.home.probes.write_text(json.dumps(sorted(wanted)), encoding="utf-8")
@@ -316,16 +345,22 @@ class DagsterDriver:
     def cancel(self, run_id: str) -> bool:
         """Terminate the run, end what is left of its processes, delete it.
 
-        Servers that a killed command left stopped are started for that.
+        Servers that do not run, since a command was killed, run for as long as that takes.
         """
         if not self.home.settings_now():
             return False
-        DagsterRuntime(self.where).scale(True)
-        found = self._runs(run_id)
-        for native_id in found:
-            self._terminate(native_id)
-            self._end_processes(self.api.events(native_id))
-            self.api.ask(DELETE, id=native_id)
+        runtime = DagsterRuntime(self.where)
+        on = runtime.health() == ""
+        runtime.scale(True)
+        try:
+            found = self._runs(run_id)
+            for native_id in found:
+                self._terminate(native_id)
+                self._end_processes(self.api.events(native_id))
+                self.api.ask(DELETE, id=native_id)
+        finally:
+            if not on:
+                runtime.scale(False)
         return bool(found)
 
     def _terminate(self, native_id: str) -> None:
@@ -333,18 +368,15 @@ class DagsterDriver:
         if self._over(native_id):
             return
         end = time.monotonic() + CANCEL_SECONDS
-        with suppress(TargetUnreachable):
-            try:
-                answer = self.api.ask(TERMINATE, id=native_id, policy="SAFE_TERMINATE")
-                asked = answer["__typename"] == "TerminateRunSuccess"
-            except TargetUnreachable:
-                raise
-            except BenchError:  # the server that ran it is gone
-                asked = False
-            while asked and time.monotonic() < end:
-                if self._over(native_id):
-                    return
-                time.sleep(POLL_SECONDS)
+        try:
+            answer = self.api.ask(TERMINATE, id=native_id, policy="SAFE_TERMINATE")
+            asked = answer["__typename"] == "TerminateRunSuccess"
+        except BenchError:  # the code server that started it is gone
+            asked = False
+        while asked and time.monotonic() < end:
+            if self._over(native_id):
+                return
+            time.sleep(POLL_SECONDS)
         self.api.ask(TERMINATE, id=native_id, policy="MARK_AS_CANCELED_IMMEDIATELY")
 
     def _over(self, native_id: str) -> bool:
