@@ -236,6 +236,11 @@ class LedgerWatcher:
         return False
 
 
+def without_paths(text: str, root: Path) -> str:
+    """The text with the state folder's own place left out: it is nobody's business in a result."""
+    return text.replace(str(root), "$BENCH_HOME/local")
+
+
 class LocalScene:
     """This machine, with our services on loopback."""
 
@@ -254,7 +259,7 @@ class LocalScene:
     def events(self, run_id: str) -> list[dict[str, Any]]:
         """All of the run's ledger events in order."""
         text = self._get(f"{self.where.ledger_url}/events", {"run_id": run_id}).text
-        return [json.loads(line) for line in text.splitlines() if line]
+        return [json.loads(line) for line in without_paths(text, self.where.state.root).splitlines() if line]
 
     def served(self) -> dict[str, Any] | None:
         """Which model the local service serves; None before the first promotion."""

@@ -70,3 +70,10 @@ def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:
     (tmp_path / "page.md").write_text("nothing")
     with pytest.raises(BenchError, match="no marks"):
         capabilities.write(tmp_path / "page.md", [made()])
+
+
+def test_what_is_published_still_holds() -> None:
+    found = capabilities.load(ROOT / "docs" / "results")
+    assert capabilities.stale(found) == []
+    page = ROOT / "docs" / "capabilities.md"
+    assert capabilities.renewed(page, found) == page.read_text()

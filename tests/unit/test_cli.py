@@ -25,7 +25,10 @@ def bench(*words: str, check: int | None = None) -> "subprocess.CompletedProcess
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["run", "-o", "argoo", "--target", "local"], "one of: airflow, argo, calls, dagster, kfp, noop, pods, prefect, processes"),
+        (
+            ["run", "-o", "argoo", "--target", "local"],
+            "one of: airflow, argo, calls, dagster, kfp, noop, pods, prefect, processes",
+        ),
         (["run", "-o", "noop", "--target", "moon"], "one of: local, kind, k8s"),
         ([*NOOP, "-w", "pipelin"], "one of: pipeline, chain, fanout, sweep"),
         ([*NOOP, "-c", "tunned"], "one of: default"),

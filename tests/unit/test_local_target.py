@@ -17,6 +17,7 @@ from adapters.local import envs
 from adapters.local.postgres import Postgres
 from adapters.local.processes import MARK, Servers, leftovers, sweep
 from adapters.local.state import LocalState, StateBusy, check_layout, exclusive
+from bench.observe import without_paths
 from tests.unit.conftest import ROOT, wait_for
 
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]
@@ -202,3 +203,8 @@ def test_a_postgres_that_is_not_there(
     monkeypatch.setenv("BENCH_POSTGRES_BIN", str(state.root))
     with pytest.raises(BenchError, match="no program 'postgres'"):
         Postgres(state, servers, {}).url("one")
+
+
+def test_a_result_does_not_say_where_the_state_folder_is(state: LocalState) -> None:
+    row = json.dumps({"uri": f"file://{state.root}/artifacts/x"})
+    assert json.loads(without_paths(row, state.root)) == {"uri": "file://$BENCH_HOME/local/artifacts/x"}
