@@ -11,6 +11,7 @@ import os
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -110,7 +111,7 @@ def open_registry(kind: str, tracking_uri: str) -> Registry:
 def preload(kind: str) -> None:
     """Import now what the registry needs, so that no step's own time contains it."""
     if kind == "mlflow":
-        import mlflow.tracking  # noqa: F401
+        import tenacity  # noqa: F401
     else:
         import httpx  # noqa: F401
 
@@ -259,19 +260,37 @@ class MlflowRegistry:
     def set_champion(self, name: str, version: str) -> None:
         """See Registry."""
         with self._named():
-            self._client.set_registered_model_alias(name, CHAMPION, version)
+            _unless_beaten(lambda: self._client.set_registered_model_alias(name, CHAMPION, version))
 
     def set_tags(self, name: str, version: str, tags: Mapping[str, str]) -> None:
         """See Registry."""
         with self._named():
-            for key, value in tags.items():
-                self._client.set_model_version_tag(name, version, key, value)
+            for item in tags.items():
+                _unless_beaten(partial(self._client.set_model_version_tag, name, version, *item))
 
     def delete_tag(self, name: str, version: str, key: str) -> None:
         """See Registry."""
         with self._named():
             if key in self.get(name, version).tags:
                 self._client.delete_model_version_tag(name, version, key)
+
+
+def _unless_beaten(write: Callable[[], object]) -> None:
+    """Do an idempotent write, again if another writer made the same row in between.
+
+    MLflow's SQL store looks for the row of a tag or alias and inserts it if there is none; when two do so at
+    once, the database refuses the second ("UNIQUE constraint failed" of SQLite, "violates unique constraint"
+    of PostgreSQL). The row is there now, so that the same write finds it.
+    """
+    import tenacity
+
+    for attempt in tenacity.Retrying(
+        retry=tenacity.retry_if_exception_message(match=r"(?is).*unique constraint"),
+        stop=tenacity.stop_after_attempt(5),
+        reraise=True,
+    ):
+        with attempt:
+            write()
 
 
 class ConfigMapProxy:

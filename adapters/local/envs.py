@@ -30,7 +30,7 @@ def python(state: LocalState, name: str) -> Path:
 
 
 def is_ready(state: LocalState, name: str) -> bool:
-    """Whether the environment was made completely, from the lock as it is now."""
+    """Whether the environment was made completely, from the lock as it is now and for this checkout."""
     stamp = state.envs / f"{name}.lock-sha256"
     return python(state, name).exists() and stamp.exists() and stamp.read_text() == _wanted()
 
@@ -98,5 +98,6 @@ def _base_python() -> str:
 
 
 def _wanted() -> str:
-    text = (PROJECT / "uv.lock").read_bytes() + _base_python().encode()
+    # The project is installed by its path: an environment made from another checkout runs that one's code.
+    text = (PROJECT / "uv.lock").read_bytes() + f"\0{_base_python()}\0{PROJECT}".encode()
     return hashlib.sha256(text).hexdigest()

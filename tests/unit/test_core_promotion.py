@@ -109,7 +109,7 @@ def test_before_any_promotion_it_serves_nothing_and_says_so(server: Server) -> N
 
 def test_a_promotion_is_served_and_on_record(shop: Shop, server: Server) -> None:
     version = shop.register("r1", seed=1)
-    assert shop.promote(server, "r1")[0] == 0
+    assert shop.promote(server, "r1") == (0, "")
     body = server.get("/model").json()
     assert (body["version"], body["sha256"], body["run_id"]) == ("1", version.sha256, "r1")
     tags = shop.registry.get(NAME, "1").tags
@@ -137,7 +137,7 @@ def test_naive_killed_between_its_writes_leaves_registry_and_serving_in_disagree
 ) -> None:
     server = ready(serve("core.serving", "--reconcile-seconds", "0.1"))
     shop.register("r1", seed=1)
-    assert shop.promote(server, "r1", {"promote_order": "naive"})[0] == 0
+    assert shop.promote(server, "r1", {"promote_order": "naive"}) == (0, "")
     shop.register("r2", seed=2)
     code, _ = shop.promote(server, "r2", {"promote_order": "naive", **KILL})
     assert code == -9
@@ -148,7 +148,7 @@ def test_naive_killed_between_its_writes_leaves_registry_and_serving_in_disagree
 
 def test_safe_killed_between_its_writes_is_healed_by_a_retry(shop: Shop, server: Server) -> None:
     shop.register("r1", seed=1)
-    assert shop.promote(server, "r1")[0] == 0
+    assert shop.promote(server, "r1") == (0, "")
     shop.register("r2", seed=2)
     assert shop.promote(server, "r2", KILL)[0] == -9
     assert (shop.champion(), shop.served(server)) == ("1", "1"), "half done, yet both agree"
@@ -187,7 +187,7 @@ def test_repeating_a_finished_promotion_has_no_second_effect(shop: Shop, server:
     shop.promote(server, "r1")
     generation = server.get("/model").json()["generation"]
     effects = len(shop.home.events("effect"))
-    assert shop.promote(server, "r1")[0] == 0
+    assert shop.promote(server, "r1") == (0, "")
     assert server.get("/model").json()["generation"] == generation
     assert len(shop.home.events("effect")) == effects
 
@@ -196,8 +196,8 @@ def test_a_late_retry_does_not_undo_a_newer_promotion(shop: Shop, server: Server
     shop.register("r1", seed=1)
     assert shop.promote(server, "r1", KILL)[0] == -9
     shop.register("r2", seed=2)
-    assert shop.promote(server, "r2")[0] == 0
-    assert shop.promote(server, "r1")[0] == 0
+    assert shop.promote(server, "r2") == (0, "")
+    assert shop.promote(server, "r1") == (0, "")
     assert (shop.champion(), shop.served(server)) == ("2", "2")
     assert TAG_INTENT not in shop.registry.get(NAME, "1").tags
 
@@ -205,7 +205,7 @@ def test_a_late_retry_does_not_undo_a_newer_promotion(shop: Shop, server: Server
 def test_rollback_goes_to_the_previous_version_and_is_recorded(shop: Shop, server: Server) -> None:
     for number in (1, 2):
         shop.register(f"r{number}", seed=number)
-        assert shop.promote(server, f"r{number}")[0] == 0
+        assert shop.promote(server, f"r{number}") == (0, "")
     code, errors = shop.promote(server, "undo", None, "rollback")
     assert code == 0, errors
     assert (shop.champion(), shop.served(server)) == ("1", "1")
@@ -221,10 +221,10 @@ def test_rollback_goes_to_the_previous_version_and_is_recorded(shop: Shop, serve
 def test_rollback_killed_between_its_writes_is_finished_by_its_retry(shop: Shop, server: Server) -> None:
     for number in (1, 2):
         shop.register(f"r{number}", seed=number)
-        assert shop.promote(server, f"r{number}")[0] == 0
+        assert shop.promote(server, f"r{number}") == (0, "")
     config = {"fault": {"step": "rollback", "kind": "kill-between-writes"}}
     assert shop.promote(server, "undo", config, "rollback")[0] == -9
-    assert shop.promote(server, "undo", config, "rollback")[0] == 0
+    assert shop.promote(server, "undo", config, "rollback") == (0, "")
     assert (shop.champion(), shop.served(server)) == ("1", "1")
 
 
@@ -232,12 +232,12 @@ def test_rollback_finished_by_serving_is_not_repeated_by_its_retry(shop: Shop, s
     server = ready(serve("core.serving", "--reconcile-seconds", "0.1"))
     for number in (1, 2):
         shop.register(f"r{number}", seed=number)
-        assert shop.promote(server, f"r{number}")[0] == 0
+        assert shop.promote(server, f"r{number}") == (0, "")
     config = {"fault": {"step": "rollback", "kind": "kill-between-writes"}}
     assert shop.promote(server, "undo", config, "rollback")[0] == -9
     wait_for(lambda: shop.champion() == "1", "the reconcile loop")
     wait_for(lambda: TAG_INTENT not in shop.registry.get(NAME, "1").tags, "the intent to be cleared")
-    assert shop.promote(server, "undo", None, "rollback")[0] == 0
+    assert shop.promote(server, "undo", None, "rollback") == (0, "")
     assert (shop.champion(), shop.served(server)) == ("1", "1")
 
 

@@ -162,6 +162,17 @@ def test_a_half_made_environment_is_completed(state: LocalState) -> None:
     assert not envs.is_ready(state, "postgres")
 
 
+def test_an_environment_of_another_checkout_is_made_anew(
+    state: LocalState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    envs.ensure(state, "postgres")
+    other = tmp_path / "checkout"
+    other.mkdir()
+    (other / "uv.lock").write_bytes((envs.PROJECT / "uv.lock").read_bytes())
+    monkeypatch.setattr(envs, "PROJECT", other)
+    assert not envs.is_ready(state, "postgres")
+
+
 def test_an_environment_that_cannot_be_made_says_why(state: LocalState) -> None:
     with pytest.raises(BenchError, match=r"(?s)could not be made.*no-such-extra") as failed:
         envs.ensure(state, "no-such-extra")
