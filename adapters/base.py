@@ -26,7 +26,11 @@ class Unsupported(BenchError):
     """What this adapter cannot do here, and why: becomes a cell of the table, never silence."""
 
 
-class TargetUnreachable(BenchError):
+class TargetUnusable(BenchError):
+    """Nothing can be measured on the target now: another command holds it, or it refuses us whatever we ask."""
+
+
+class TargetUnreachable(TargetUnusable):
     """The target (cluster or local servers) does not answer."""
 
 

@@ -14,7 +14,7 @@ from kubernetes import client, config, dynamic, watch
 from kubernetes.client.exceptions import ApiException
 from kubernetes.dynamic.exceptions import NotFoundError
 
-from adapters.base import BenchError, TargetUnreachable
+from adapters.base import BenchError, TargetUnreachable, TargetUnusable
 
 Document = dict[str, Any]
 FIELD_MANAGER = "orchestrator-bench"
@@ -45,7 +45,7 @@ def explain(error: ApiException, what: str) -> BenchError:
     except (TypeError, ValueError, KeyError):
         message = error.reason or str(error)
     if error.status in (401, 403):
-        return BenchError(
+        return TargetUnusable(
             f"not allowed: {what}: {message}",
             "use a kubeconfig whose user may do this, or ask for the rights in docs/cluster.md",
         )

@@ -20,7 +20,7 @@ class ClusterTarget:
 
     target: Target
     kube: Kube
-    images: Mapping[str, str]
+    images: dict[str, str]
     facts: Mapping[str, str]
 
     def image(self, key: str) -> str:
@@ -29,6 +29,16 @@ class ClusterTarget:
             return self.images[key]
         except KeyError:
             raise BenchError(f"the cluster has no image '{key}'", "bench cluster up") from None
+
+    def ensure(self, orchestrator: str) -> None:
+        """Have the orchestrator's image on the cluster as the code is now; quick where it is.
+
+        Raises `BenchError` where it cannot be made.
+        """
+        try:
+            self.images.update(cluster.ensure_images((orchestrator,)).images)
+        except cluster.ClusterError as wrong:
+            raise BenchError(wrong.what, wrong.remedy, wrong.kept) from wrong
 
     @property
     def step_digest(self) -> str:
@@ -74,4 +84,4 @@ def connect(target: Target) -> ClusterTarget:
         "image_origin": info.origin,
         "oci_wrapper": str(info.oci_wrapper).lower(),
     }
-    return ClusterTarget(target, kube, info.images, facts)
+    return ClusterTarget(target, kube, dict(info.images), facts)

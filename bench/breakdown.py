@@ -7,7 +7,8 @@ The chain of a run is
 
 along one member of each phase: the one whose user code ends last. Where the phase before has a member with
 the same index (a sweep's candidates go at their own pace), the chain stays with that index, since it is that
-candidate's own previous step which it waited for.
+candidate's own previous step which it waited for. Where a pod runs several steps (as calls, or as processes), its
+creation and start are boundaries of the first of them only.
 
 A boundary is known to lie in an interval, by the clock that told it:
 
@@ -81,6 +82,8 @@ class Passage:
     succeeded: bool = False
     ended: bool = False
     """Succeeded or failed: a start alone means it was killed, or has not ended."""
+    guest: bool = False
+    """Not the first attempt in its pod: the pod is older than what the step waited for, and no boundary of its."""
 
     @property
     def key(self) -> Key:
@@ -147,12 +150,25 @@ def passages(
                 ended=bool(kinds & {"finish", "failed"}),
             )
         )
+    found = _with_guests(found)
     for attempt in timeline.attempts if timeline else ():
         pod = by_name.get(attempt.pod_name or "")
         if pod is not None and pod.name not in seen:
             seen.add(pod.name)
             found.append(Passage(Member(attempt.step, attempt.index), attempt.attempt, token="", pod=pod))
     return sorted(found, key=_order)
+
+
+def _with_guests(found: Sequence[Passage]) -> list[Passage]:
+    """The same passages, with those marked that came into a pod that an earlier one was in."""
+    first: dict[str, Passage] = {}
+    for passage in sorted(found, key=lambda p: (p.user_start is None, p.user_start or 0, _order(p))):
+        if passage.pod is not None:
+            first.setdefault(passage.pod.uid, passage)
+    return [
+        replace(passage, guest=passage.pod is not None and first[passage.pod.uid] is not passage)
+        for passage in found
+    ]
 
 
 def _order(passage: Passage) -> tuple[int, str, int, int, str]:
@@ -242,7 +258,7 @@ def _kubernetes(at: float | None, arrival: int | None) -> tuple[Boundary | None,
 def _created(passage: Passage, errors: list[str] | None = None, calls: bool = False) -> Boundary | None:
     """When the attempt's pod was created; where there are no pods, when its process or its call started."""
     pod = passage.pod
-    if pod is None:
+    if pod is None or passage.guest:
         return _exact(passage.user_start, "ledger") if calls else _process(passage)
     boundary, early = _kubernetes(pod.created, pod.arrivals_ns.get("created"))
     if early and errors is not None:
@@ -431,7 +447,7 @@ def _member_links(
             )
         )
         part = "retries"
-    if chosen.pod is not None:
+    if chosen.pod is not None and not chosen.guest:
         pod = chosen.pod
         started, early = _kubernetes(pod.started, pod.arrivals_ns.get("running"))
         created = _created(chosen, errors)
@@ -442,7 +458,7 @@ def _member_links(
         links.append(_Link(part, member, created, f"{name}: its pod's creation was not observed"))
         links.append(_Link("create", member, started, f"{name}: its container's start was not observed"))
         part = "start"
-    elif chosen.token and _has_pods(grouped):
+    elif chosen.pod is None and chosen.token and _has_pods(grouped):
         links.append(_Link(f"{part}+create", member, None, f"{name}: its pod was not observed"))
         part = "start"
     if not calls:

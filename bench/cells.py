@@ -30,11 +30,12 @@ class CellKey:
     configuration: str
     environment: str
     """The environment's digest."""
+    fault: str = ""
 
     @property
-    def work(self) -> tuple[str, str, int, str, tuple[tuple[str, str], ...]]:
+    def work(self) -> tuple[str, str, int, str, tuple[tuple[str, str], ...], str]:
         """What two cells must share to be compared: target and work, not who does it."""
-        return self.target, self.workload, self.steps, self.variant, self.parameters
+        return self.target, self.workload, self.steps, self.variant, self.parameters, self.fault
 
 
 @dataclass(frozen=True)
@@ -152,6 +153,7 @@ def key_of(record: RunRecord) -> CellKey:
         orchestrator=scenario.orchestrator,
         configuration=scenario.configuration,
         environment=record.environment.digest,
+        fault=scenario.fault,
     )
 
 

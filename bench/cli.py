@@ -45,6 +45,8 @@ RUN_EPILOG = """
 
   bench run --orchestrator argo --set train_seconds=30 --set dataset_uri=s3://bucket/ratings.parquet
 
+  bench run --orchestrator airflow,prefect --fault all --n 3
+
 An interrupted run goes on where it stopped when the same command is typed again.
 """
 
@@ -65,13 +67,25 @@ def run(
         list[str] | None,
         typer.Option("--configuration", "-c", help="As `bench orchestrators` lists them; default: all."),
     ] = None,
-    steps: Annotated[int, typer.Option(min=1, max=500, help="Length of a chain, width of a fan-out.")] = 10,
+    steps: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=500, help="Length of a chain, width of a fan-out; default: 10, with a fault 1."
+        ),
+    ] = None,
     variant: Annotated[
         str,
         typer.Option(help="Where artifacts travel on a cluster: `s3` or `volume` (labelled: one node only)."),
     ] = "",
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="KEY=VALUE of the pipeline's config; repeatable.")
+    ] = None,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="What goes wrong on purpose: exception, sigkill, pod-deleted or all; the workload is then a "
+            "single step unless -w says pipeline."
+        ),
     ] = None,
     controls: Annotated[
         bool, typer.Option(help="Measure the floor (the same steps, no orchestrator) and the no-op beside.")
@@ -93,14 +107,16 @@ def run(
     """Measure a workload on one or more orchestrators; store raw results, show where the time went."""
     from bench import run_command
 
+    struck = _split(fault or [])
     run_command.run(
         run_command.Options(
             orchestrators=_split(orchestrator),
             target=_target(target),
             n=n,
-            workloads=_split(workload or ["pipeline"]),
+            workloads=_split(workload or ["chain" if struck else "pipeline"]),
             configurations=_split(configuration or []),
-            steps=steps,
+            steps=steps or (1 if struck else 10),
+            faults=struck,
             variant=variant,
             parameters=_parameters(set_ or []),
             controls=controls,

@@ -60,6 +60,7 @@ def checks() -> list[Check]:
         _debootstrap,
         _registry,
         _cluster,
+        _neighbours,
         _environments,
         _postgres,
         _leftovers,
@@ -230,6 +231,20 @@ def _cluster() -> Check:
     broken = [f"{name}: {state}" for name, state in status.components.items() if state != "ready"]
     detail = "; ".join(broken) or f"node {status.node}"
     return Check("cluster", "warn", detail, "bench cluster up")
+
+
+def _neighbours() -> Check:
+    docker = engine.client()
+    running = docker.ask("ps", "--format", "{{.Names}}") if docker else None
+    others = sorted(name for name in (running or "").split() if name != pins.NODE_NAME)
+    if others:
+        return Check(
+            "other containers",
+            "warn",
+            f"{', '.join(others)}: they take CPU from what is measured",
+            f"docker stop {' '.join(others)}, if nobody needs them",
+        )
+    return Check("other containers", "ok", "none")
 
 
 def _environments() -> Check:

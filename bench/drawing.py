@@ -2,14 +2,16 @@
 
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from rich.box import SIMPLE
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from bench import aftermath, faults
 from bench.breakdown import Passage, label, passages
 from bench.cells import (
     CONTROLS,
@@ -257,6 +259,49 @@ def summary(records: Sequence[RunRecord]) -> RenderableType:
         "handoff: per step. × floor: within blocks, all n unless a number of pairs is given."
     )
     return Group(*tables, Text(note, style="dim"))
+
+
+def faults_table(records: Sequence[RunRecord]) -> RenderableType:
+    """A table for each target and fault: how many runs recovered, how often the step ran, how long it took."""
+    found = [cell for cell in cells(records) if cell.key.fault]
+    tables: list[RenderableType] = []
+    for each in aftermath.tables(found, lambda cell: {}):
+        table = Table(
+            title=f"{each['target']}, {each['workload']}: {each['title']}",
+            box=SIMPLE,
+            title_justify="left",
+            padding=(0, 1, 0, 0),
+            pad_edge=False,
+        )
+        table.add_column("orchestrator", min_width=12, overflow="fold")
+        table.add_column("a step is")
+        for name in ("recovered", "attempts", "claimed", "step done", "noticed", "resumed", "over"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for row in each["rows"]:
+            table.add_row(*_fault_row(row))
+        tables.append(table)
+    note = (
+        "Medians. attempts: as the ledger saw them; claimed: as the orchestrator's own record has them. Times are "
+        "from the strike: noticed by the orchestrator's clock, resumed by the ledger, over as seen from outside. "
+        f"{faults.POLICY}."
+    )
+    return Group(*tables, Text(note, style="dim"))
+
+
+def _fault_row(row: Mapping[str, Any]) -> list[str]:
+    task = f"{row['task']} ({row['configuration']})"
+    if not row["n"]:
+        return [row["orchestrator"], task, row["unsupported"] or "no run was struck", *["—"] * 6]
+    times = [row[name] for name in ("noticed", "resumed", "done")]
+    return [
+        row["orchestrator"],
+        task,
+        f"{row['recovered']} of {row['n']}",
+        row["attempts"],
+        row["claimed"],
+        row["delivered"],
+        *("—" if value is None else seconds(value) for value in times),
+    ]
 
 
 _ROLES = {name: "control" if name == "noop" else "floor" for name in CONTROLS}

@@ -25,6 +25,7 @@ COLUMNS = (
     "configuration",
     "variant",
     "parameters",
+    "fault",
     "knob",
     "task",
     "status",
@@ -72,6 +73,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "configuration": scenario.configuration,
         "variant": scenario.variant,
         "parameters": json.dumps(scenario.parameters, sort_keys=True),
+        "fault": scenario.fault,
         "knob": record.knob or "",
         "task": record.task,
         "status": record.status,
@@ -95,7 +97,7 @@ def _blank(value: float | None) -> float | str:
 
 def as_pytest_benchmark(records: Sequence[RunRecord]) -> str:
     """A benchmark for each cell, its measured makespans as rounds: `pytest-benchmark compare FILE`."""
-    found = [cell for cell in cells(records) if cell.measured]
+    found = [cell for cell in cells(records) if cell.measured and not cell.key.fault]
     stamps = sorted(record.recorded_at for cell in found for record in cell.measured)
     body = {
         "machine_info": _machine(found),

@@ -19,7 +19,9 @@ BEGIN, END = "<!-- results: made by `bench report --readme` -->", "<!-- /results
 
 def table(records: Sequence[RunRecord]) -> str:
     """A table for each target and kind of step: median makespan, overhead and ratio to the floor of every cell."""
-    found = [cell for cell in cells(records) if cell.key.task in FLOORS and cell.measured]
+    found = [
+        cell for cell in cells(records) if cell.key.task in FLOORS and cell.measured and not cell.key.fault
+    ]
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in found:
         groups.setdefault((cell.key.target, cell.key.task), []).append(cell)

@@ -13,6 +13,7 @@ import httpx
 
 from adapters import podspec
 from adapters.base import BenchError, Target, TargetUnreachable
+from adapters.installation import quiet
 from adapters.kube import Document, Kube, epoch_seconds, explained
 from adapters.local.target import connect_local
 from adapters.targets import PIPELINE_NAMESPACE, SYSTEM_NAMESPACE, connect
@@ -42,6 +43,9 @@ class Scene(Protocol):
     def facts(self) -> dict[str, str]:
         """What is known of the place."""
 
+    def quiet(self, but: str) -> None:
+        """Stop the servers of every orchestrator but one: they would take CPU from what is measured."""
+
 
 @dataclass
 class _Seen:
@@ -63,9 +67,18 @@ class PodWatcher:
         self._thread = threading.Thread(target=self._run, name=f"watch-{run_id}", daemon=True)
 
     def start(self) -> None:
-        """Returns once the watch is open."""
+        """Returns once the watch is open. Raises `BenchError` where it does not open."""
         self._thread.start()
-        self._ready.wait(30)
+        opened = self._ready.wait(30)
+        self.check()
+        if not opened:
+            raise BenchError("the watch of the run's pods did not open within 30 s", "bench cluster status")
+
+    def check(self) -> None:
+        """Raises `BenchError` where the watch broke: what arrived meanwhile has no arrival time."""
+        if self.error is not None:
+            what = f"{type(self.error).__name__}: {self.error}"
+            raise BenchError(f"the watch of the run's pods broke ({what})", "bench cluster status")
 
     def stop(self) -> None:
         """Take a last look, so that what arrived late is not lost; the thread ends with its watch."""
@@ -189,6 +202,7 @@ class ClusterScene:
             yield watcher
         finally:
             watcher.stop()
+        watcher.check()
 
     def ledger(self, run_id: str) -> list[dict[str, Any]]:
         """The run's ledger events in order, lineage left out."""
@@ -198,6 +212,15 @@ class ClusterScene:
         """All of the run's ledger events in order."""
         text = self.where.kube.service_get(SYSTEM_NAMESPACE, LEDGER_SERVICE, "events", {"run_id": run_id})
         return [json.loads(line) for line in text.splitlines() if line]
+
+    def quiet(self, but: str) -> None:
+        """Scale the servers of the others to zero, also those that an earlier command left."""
+        quiet(self.where.kube, but)
+
+    def delete_pod(self, name: str) -> None:
+        """Delete a pod of the pipelines without grace. Raises `BenchError` where it is not there."""
+        with explained(f"deleting pod {name}"):
+            self.where.kube.core.delete_namespaced_pod(name, PIPELINE_NAMESPACE, grace_period_seconds=0)
 
     def served(self) -> dict[str, Any] | None:
         """Which model the service in the cluster serves; None before the first promotion."""
@@ -273,6 +296,9 @@ class LocalScene:
         """What all local orchestrators share, and the code that the steps run."""
         return {**self.where.versions(), "code": code_digest()}
 
+    def quiet(self, but: str) -> None:
+        """Nothing: servers end with the command that started them, and the runner stops those of its own."""
+
     @staticmethod
     def _get(url: str, params: dict[str, str]) -> httpx.Response:
         try:
@@ -301,6 +327,9 @@ class EmptyScene:
     def facts(self) -> dict[str, str]:
         """None."""
         return {}
+
+    def quiet(self, but: str) -> None:
+        """Nothing."""
 
 
 def scene_of(target: Target, stepless: bool = False) -> Scene:

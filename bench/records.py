@@ -4,7 +4,7 @@ import hashlib
 import json
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from adapters.base import Frozen, Timeline
 
@@ -32,6 +32,12 @@ class Scenario(Frozen):
     steps: int
     variant: str = "s3"
     parameters: dict[str, str | int | float] = Field(default_factory=dict)
+    fault: str = ""
+    """What goes wrong on purpose: a name of `bench.faults.FAULTS`, empty where nothing does."""
+
+    @model_serializer(mode="wrap")
+    def _as_sealed(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(inner(self), "fault")
 
     @property
     def key(self) -> str:
@@ -42,7 +48,14 @@ class Scenario(Frozen):
         if self.parameters:
             text = json.dumps(self.parameters, sort_keys=True)
             base += "/" + hashlib.sha256(text.encode()).hexdigest()[:8]
+        if self.fault:
+            base += f"/fault={self.fault}"
         return base
+
+
+def _without(body: dict[str, Any], *names: str) -> dict[str, Any]:
+    """Fields younger than the first records stay out where they say nothing: a seal holds for what was stored."""
+    return {name: value for name, value in body.items() if value or name not in names}
 
 
 class ClientClock(Frozen):
@@ -132,6 +145,15 @@ class Pressure(Frozen):
     load_before: float | None = None
 
 
+class Strike(Frozen):
+    """A fault that the harness itself caused from outside."""
+
+    at_ns: int
+    """Just before the request that caused it left: client clock, nanoseconds since the epoch."""
+    target: str
+    """What was struck, such as `pod recommender-x7`."""
+
+
 class Environment(Frozen):
     """Where a run was measured. Different `blocking` values make results incomparable."""
 
@@ -164,11 +186,16 @@ class RunRecord(Frozen):
     breakdown: Breakdown | None = None
     verification: Verification | None = None
     pressure: Pressure | None = None
+    strike: Strike | None = None
     environment: Environment
     recorded_at: str
     """ISO 8601, UTC."""
     sha256: str = ""
     """Over the canonical JSON of everything above."""
+
+    @model_serializer(mode="wrap")
+    def _as_sealed(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without(inner(self), "strike")
 
     def sealed(self) -> "RunRecord":
         """The same record with its content hash filled in."""

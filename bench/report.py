@@ -14,7 +14,7 @@ import jinja2
 
 from adapters.base import BenchError
 from adapters.workloads import WORKLOADS, phases
-from bench import drawing
+from bench import aftermath, drawing
 from bench.cells import (
     CONTROLS,
     FLOORS,
@@ -112,7 +112,7 @@ def _pictures(records: Sequence[RunRecord]) -> dict[str, str]:
     chosen: dict[str, list[RunRecord]] = {}
     for cell in cells(records):
         ran = sorted(cell.measured, key=lambda record: (makespan(record) or 0.0, record.run_id))
-        usual = cell.key.workload == "pipeline" and cell.key.configuration == "default"
+        usual = cell.key.workload == "pipeline" and cell.key.configuration == "default" and not cell.key.fault
         if usual and ran and cell.key.task in FLOORS:
             chosen.setdefault(cell.key.target, []).append(ran[(len(ran) - 1) // 2])
     return {
@@ -159,8 +159,10 @@ def build(records: Sequence[RunRecord], out: Path) -> list[Path]:
 
 def contents(records: Sequence[RunRecord]) -> dict[str, Any]:
     """All that the report says, as plain data: the JSON file, and what the templates render."""
-    found = cells(records)
-    lines = _raw_lines(found)
+    everything = cells(records)
+    lines = _raw_lines(everything)
+    found = [cell for cell in everything if not cell.key.fault]
+    struck = [cell for cell in everything if cell.key.fault]
     groups = _groups(found)
     return {
         "schema_version": SCHEMA_VERSION,
@@ -169,20 +171,21 @@ def contents(records: Sequence[RunRecord]) -> dict[str, Any]:
         "level": LEVEL,
         "p95_from": P95_FROM,
         "bias": list(BIAS),
-        "limits": _limits(found),
-        "proxies": _proxies(found),
+        "limits": _limits(everything),
+        "proxies": _proxies(everything),
         "flawed_total": sum(len(cell.flawed) for cell in found),
         "measured_total": sum(len(cell.measured) for cell in found),
         "environments": [_environment(group) for group in groups],
         "tables": [table for group in groups for table in _tables(group, lines)],
+        "retries": aftermath.tables(struck, lambda cell: _raw(cell, lines)),
         "tuning": [row for group in groups for row in _tuning(group)],
         "breakdowns": [entry for cell in found if (entry := _breakdown(cell)) is not None],
         "cold": [entry for cell in found if (entry := _cold(cell)) is not None],
         "shares": [entry for cell in found if (entry := _share(cell)) is not None],
         "step_lengths": [text for _, text in STEP_LENGTHS],
         "failures": _list(found, lambda cell: cell.failed),
-        "voids": _list(found, lambda cell: cell.void),
-        "unsupported": _list(found, lambda cell: cell.unsupported),
+        "voids": _list(everything, lambda cell: cell.void),
+        "unsupported": _list(everything, lambda cell: cell.unsupported),
         "contradictions": [
             {
                 "run_id": record.run_id,
@@ -304,7 +307,6 @@ def _rank(cell: Cell) -> int:
 
 def _row(cell: Cell, among: Sequence[Cell], lines: dict[str, tuple[int, int]]) -> dict[str, Any]:
     ratio = ratio_to_floor(cell, floor_of(cell, among))
-    first, last = lines[_identity(cell)]
     twins = [c for c in among if c is not cell and _sibling(c, cell)]
     apart = sorted(
         f"{name}={value}"
@@ -332,13 +334,19 @@ def _row(cell: Cell, among: Sequence[Cell], lines: dict[str, tuple[int, int]]) -
         "void": len(cell.void),
         "unsupported": cell.unsupported[0].reason if cell.unsupported else None,
         "flawed": len(cell.flawed),
-        "raw": {
-            "file": RAW,
-            "first_line": first,
-            "last_line": last,
-            "run_ids": [record.run_id for record in cell.records],
-        },
+        "raw": _raw(cell, lines),
         "environment_sha256": cell.key.environment,
+    }
+
+
+def _raw(cell: Cell, lines: dict[str, tuple[int, int]]) -> dict[str, Any]:
+    """Where the rows behind a cell are."""
+    first, last = lines[_identity(cell)]
+    return {
+        "file": RAW,
+        "first_line": first,
+        "last_line": last,
+        "run_ids": [record.run_id for record in cell.records],
     }
 
 

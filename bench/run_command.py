@@ -24,7 +24,7 @@ from adapters.local import envs
 from adapters.local.state import local_state
 from adapters.local.target import close_local
 from adapters.workloads import PIPELINE, WORKLOADS
-from bench import drawing
+from bench import drawing, faults
 from bench import plan as planning
 from bench.cells import CONTROLS, FLOORS
 from bench.errors import BadInput
@@ -63,6 +63,7 @@ class Options:
     fresh: bool = False
     keep: bool = False
     as_json: bool = False
+    faults: tuple[str, ...] = ()
 
 
 def run(options: Options) -> None:
@@ -96,7 +97,11 @@ def run(options: Options) -> None:
     else:
         show(everything, console)
     asked = [record for record in records if record.scenario.orchestrator in options.orchestrators]
-    bad = any(record.status in ("failed", "timeout") for record in records)
+    # How a run with a fault ends is what it measures.
+    bad = any(
+        record.status in (("void",) if record.scenario.fault else ("failed", "timeout", "void"))
+        for record in records
+    )
     if bad or any(record.status == "unsupported" for record in asked):
         raise SystemExit(1)
 
@@ -156,7 +161,8 @@ def scenarios(options: Options, target: Target) -> list[Scenario]:
     if unknown := [name for name in options.configurations if name not in known_anywhere]:
         known = ", ".join(dict.fromkeys(known_anywhere))
         raise BadInput(f"unknown configuration '{', '.join(unknown)}'", f"one of: {known}")
-    if options.controls:
+    struck = wanted_faults(options, target)
+    if options.controls and not struck:
         tasks = {configuration.task for _, configuration in chosen}
         for name in ("noop", *(floor for task, floor in FLOORS.items() if task in tasks)):
             if name not in asked:
@@ -171,10 +177,32 @@ def scenarios(options: Options, target: Target) -> list[Scenario]:
             steps=options.steps if workload in SIZED else SIZES[workload],
             variant=variant,
             parameters={**_sleeps(workload, adapter.name), **parameters},
+            fault=fault,
         )
         for adapter, configuration in chosen
         for workload in options.workloads
+        for fault in struck or ("",)
     ]
+
+
+def wanted_faults(options: Options, target: Target) -> tuple[str, ...]:
+    """The faults asked for; `all` stands for those that the target has. Raises `BadInput` for what cannot be."""
+    here = [fault.name for fault in faults.FAULTS.values() if target in fault.targets]
+    wanted = tuple(here) if "all" in options.faults else options.faults
+    for name in wanted:
+        if name not in faults.FAULTS:
+            raise BadInput(f"unknown fault '{name}'", f"one of: all, {', '.join(faults.FAULTS)}")
+        if name not in here:
+            raise BadInput(f"{faults.FAULTS[name].title}: cannot be on {target.value}", "--target kind")
+    for workload in options.workloads if wanted else ():
+        if workload not in faults.STRUCK or (workload == "chain" and options.steps != 1):
+            raise BadInput(
+                f"a fault strikes one step: not in {workload}-{options.steps}",
+                "--workload chain --steps 1, or --workload pipeline (it strikes train)",
+            )
+    if wanted and "fault" in options.parameters:
+        raise BadInput("--fault and --set fault=… are two ways to say one thing", "leave --set fault=… out")
+    return wanted
 
 
 def _configurations(adapter: Adapter, target: Target, wanted: Sequence[str]) -> list[Configuration]:
@@ -220,6 +248,7 @@ def _plan(options: Options, store: Store, wanted: Sequence[Scenario]) -> tuple[P
 
 def _execute(options: Options, store: Store, target: Target, plan: Plan, console: Console) -> list[RunRecord]:
     records: list[RunRecord] = []
+    errors = Console(stderr=True, highlight=False, soft_wrap=True)
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -236,8 +265,10 @@ def _execute(options: Options, store: Store, target: Target, plan: Plan, console
                 case "recorded" if event.record is not None:
                     bar.update(task, completed=event.done)
                     console.print(line(event.record, event.done, event.total))
-                case "void" | "unsupported":
-                    console.print(f"{event.event}: {name} [{event.index}]: {event.message}", markup=False)
+                case "void":
+                    errors.print(f"void: {name} [{event.index}]: {event.message}", markup=False)
+                case "unsupported":
+                    console.print(f"unsupported: {name}: {event.message}", markup=False)
                 case _:
                     bar.update(
                         task, description=f"{event.event} {name} [{event.index}]", completed=event.done
@@ -281,6 +312,9 @@ def line(record: RunRecord, done: int, total: int) -> str:
 
 def show(records: Sequence[RunRecord], console: Console) -> None:
     """The summary, where the time went, and the timeline of the last good run of each orchestrator."""
+    if any(record.scenario.fault for record in records):
+        console.print(drawing.faults_table(records))
+        return
     console.print(drawing.summary(records))
     console.print(drawing.breakdown_table(records))
     last: dict[str, RunRecord] = {}

@@ -22,10 +22,11 @@ from adapters.base import (
     Runtime,
     Status,
     Target,
-    TargetUnreachable,
+    TargetUnusable,
     Timeline,
     Unsupported,
 )
+from bench import faults
 from bench import plan as planning
 from bench.breakdown import breakdown
 from bench.environment import fingerprint
@@ -43,6 +44,10 @@ STATUS: dict[Status, RecordStatus] = {
     Status.FAILED: "failed",
     Status.CANCELLED: "failed",
 }
+
+
+class NotDeployed(BenchError):
+    """This orchestrator could not be deployed; others may still be measured."""
 
 
 @dataclass(frozen=True)
@@ -131,19 +136,25 @@ class Runner:
         """Carry out what `plan` still lacks; yields each record once it is stored."""
         total = len(plan.slots)
         slots = list(planning.missing(plan, self.store))
-        unsupported: set[int] = set()
+        given_up: set[int] = set()
         with _terminable():
             for position, slot in enumerate(slots):
                 scenario = plan.scenarios[slot.scenario]
-                if slot.scenario in unsupported:
+                if slot.scenario in given_up:
                     continue
                 done = total - len(slots) + position
                 try:
                     cold = self._ready(scenario, slot, done, total)
                 except Unsupported as gap:
-                    unsupported.add(slot.scenario)
+                    given_up.add(slot.scenario)
                     record = self._unsupported(plan, slot, gap)
                     self.tell(Progress("unsupported", scenario, slot.index, message=gap.message))
+                    yield record
+                    continue
+                except NotDeployed as error:
+                    given_up.add(slot.scenario)
+                    record = self._not_deployed(plan, slot, error)
+                    self.tell(Progress("void", scenario, slot.index, record=record, message=told(error)))
                     yield record
                     continue
                 self.tell(Progress("running", scenario, slot.index, done, total))
@@ -154,7 +165,10 @@ class Runner:
     def _ready(self, scenario: Scenario, slot: Slot, done: int, total: int) -> bool:
         """Deploy the scenario's configuration where it is not there yet; True where that was a switch.
 
-        Only the orchestrator under test is scaled up: the one measured before is stopped first.
+        Only the orchestrator under test is scaled up: the one measured before is stopped first, and where that
+        fails the command ends, since nothing measured beside it would count.
+
+        Raises `NotDeployed` where this one does not come up; what it had started is stopped again.
         """
         wanted = scenario.orchestrator, scenario.configuration
         if self._active == wanted:
@@ -164,9 +178,18 @@ class Runner:
         if self._active is not None and self._active[0] != scenario.orchestrator:
             self._runtime(self._active[0]).scale(False)
         self._active = None
-        runtime.deploy(scenario.configuration)
-        if wrong := runtime.health():
-            raise BenchError(f"{scenario.orchestrator} is not healthy after deploy: {wrong}", "bench doctor")
+        self._scene(scenario).quiet(scenario.orchestrator)
+        try:
+            runtime.deploy(scenario.configuration)
+            if wrong := runtime.health():
+                raise BenchError(
+                    f"{scenario.orchestrator} is not healthy after deploy: {wrong}", "bench doctor"
+                )
+        except (Unsupported, TargetUnusable):
+            raise
+        except BenchError as error:
+            _stopped(runtime, scenario.orchestrator)
+            raise NotDeployed(error.message, error.remedy, error.kept) from error
         self._active = wanted
         return True
 
@@ -193,7 +216,7 @@ class Runner:
             run_id=plan.run_id(slot, number),
             workload=scenario.workload,
             configuration=scenario.configuration,
-            parameters=scenario.parameters,
+            parameters={**faults.parameters(scenario), **scenario.parameters},
             steps=scenario.steps,
             deadline_seconds=self.deadline_seconds,
             variant=scenario.variant,
@@ -205,13 +228,18 @@ class Runner:
         request = self._request(plan, slot, number)
         driver = self._driver(scenario.orchestrator)
         scene = self._scene(scenario)
-        driver.prepare(request)
         time.sleep(slot.jitter_seconds)
+        driver.prepare(
+            request
+        )  # after the pause: a connection that was closed meanwhile is opened here, not timed
         started = Started(plan_id=plan.plan_id, slot=slot, number=number, run_id=request.run_id)
         planning.note_start(self.folder, started)
         try:
             gauge = Gauge.read()
-            with scene.watch(request.run_id) as watcher:
+            with (
+                scene.watch(request.run_id) as watcher,
+                faults.injected(scene, scenario, request.run_id) as injector,
+            ):
                 begin = time.monotonic_ns()
                 handle = driver.submit(request)
                 outcome = driver.wait(handle, self.deadline_seconds)
@@ -220,10 +248,12 @@ class Runner:
             record = self._record(
                 plan, slot, number, handle, outcome, begin, timeline, watcher.pods(), cold, pressure
             )
+            if scenario.fault:
+                record = _disturbed(record, injector)
         except KeyboardInterrupt:
             self._interrupted(driver, plan, started)
             raise
-        except TargetUnreachable:
+        except TargetUnusable:
             raise  # nothing can be said of the run now: the next command ends it and records it as void
         except BenchError as error:
             driver.cancel(request.run_id)
@@ -270,7 +300,7 @@ class Runner:
         status: RecordStatus = STATUS[outcome.status]
         verification = verify(scenario, ledger, timeline)
         reason = outcome.reason
-        if status == "succeeded" and not verification.ok:
+        if status == "succeeded" and not verification.ok and not scenario.fault:
             status, reason = "failed", "; ".join(verification.problems)
         elif status == "failed":
             reason = "; ".join(filter(None, (reason, last_error(ledger))))
@@ -289,7 +319,9 @@ class Runner:
             timeline=timeline,
             pods=pods,
             ledger=tuple(ledger),
-            breakdown=breakdown(scenario, client, timeline, pods, ledger, configuration.task),
+            breakdown=None
+            if scenario.fault
+            else breakdown(scenario, client, timeline, pods, ledger, configuration.task),
             verification=verification,
             pressure=pressure,
             environment=self._environment(scenario),
@@ -317,6 +349,14 @@ class Runner:
         here = fingerprint({}, {})
         return self._without_run(plan, slot, number, plan.run_id(slot, number), "unsupported", reason, here)
 
+    def _not_deployed(self, plan: Plan, slot: Slot, error: BenchError) -> RunRecord:
+        """Void: nothing was measured, and the next command tries again."""
+        number = self.store.tries(plan.plan_id, plan.scenarios[slot.scenario].key, slot.index) + 1
+        reason = f"failed to deploy: {error.message}"
+        return self._without_run(
+            plan, slot, number, plan.run_id(slot, number), "void", reason, fingerprint({}, {})
+        )
+
     def _without_run(
         self,
         plan: Plan,
@@ -340,6 +380,34 @@ class Runner:
                 recorded_at=_now(),
             )
         )
+
+
+def _disturbed(record: RunRecord, injector: faults.Injector | None) -> RunRecord:
+    """The record of a run with a fault: void where the fault never struck, since nothing was tested then."""
+    if injector is not None:
+        record = record.model_copy(update={"strike": injector.strike})
+    if faults.struck_ns(record) is None:
+        why = "the fault did not strike" + (f": {injector.error}" if injector and injector.error else "")
+        return record.model_copy(update={"status": "void", "reason": why})
+    return record
+
+
+def _stopped(runtime: Runtime, name: str) -> None:
+    """Stop what a failed deploy left running: it must not take CPU from those measured next."""
+    try:
+        runtime.scale(False)
+    except BenchError as error:
+        log.warning("could not stop what a failed deploy started", orchestrator=name, why=error.message)
+
+
+def told(error: BenchError) -> str:
+    """All that an error says: what happened, what was kept (such as log lines), what to type next."""
+    parts = (
+        f"failed to deploy: {error.message}",
+        error.kept,
+        f"next: {error.remedy}" if error.remedy else "",
+    )
+    return "\n".join(part for part in parts if part)
 
 
 def last_error(ledger: Sequence[Mapping[str, Any]]) -> str:

@@ -232,6 +232,10 @@ def _app(stages: Stages, docker: Docker, locked: str, key: str) -> str:
     )
 
 
+HARNESS_SIDE = {"adapter", "api", "cluster", "local", "records", "runtime"}
+"""Modules of an adapter that only the harness imports: a change of them is no reason for another image."""
+
+
 def code_of(key: str) -> list[Path]:
     """The project's own files in an app's image: what runs in a pod, without drivers' manifests and documents."""
     if key == "mlflow":
@@ -240,7 +244,8 @@ def code_of(key: str) -> list[Path]:
         return [PROJECT / "core"]
     adapters = PROJECT / "adapters"
     shared = [adapters / f"{name}.py" for name in ("__init__", "base", "podspec", "workloads")]
-    return [PROJECT / "core", *shared, *sorted((adapters / key).rglob("*.py"))]
+    own = [path for path in sorted((adapters / key).glob("*.py")) if path.stem not in HARNESS_SIDE]
+    return [PROJECT / "core", *shared, *own]
 
 
 def postgres(stages: Stages, docker: Docker, debian: str) -> str:

@@ -12,7 +12,7 @@ from cluster import engine, gobuild, host, images, kind_cluster, node_image, pin
 from cluster.engine import Docker
 from cluster.errors import ClusterError
 from cluster.stages import Log, Outputs, Report, Stages, lanes, silent
-from cluster.state import ClusterInfo, Origin, Paths, exclusive, paths, sweep, write_atomic
+from cluster.state import LOCK_PATIENCE, ClusterInfo, Origin, Paths, exclusive, paths, sweep, write_atomic
 
 ImagesMode = Literal["auto", "pull", "build"]
 
@@ -65,7 +65,7 @@ def ensure_images(orchestrators: Iterable[str], report: Report = silent) -> Clus
     wanted = known_orchestrators(orchestrators)
     where = paths()
     info()
-    with exclusive(where, "up"):
+    with exclusive(where, "up", LOCK_PATIENCE):
         sweep(where)
         known = info()
         docker = _answering()

@@ -43,7 +43,7 @@ PUBLIC_IMAGES = {
     "argo_executor": f"quay.io/argoproj/argoexec:{ARGO}",
 }
 
-ORCHESTRATORS = ("airflow", "prefect", "dagster")
+ORCHESTRATORS = ("airflow", "prefect", "dagster", "kfp")
 """Orchestrators with an image of their own, made on demand: `up --with`, `ensure_images`."""
 EXTRAS = {"step": "", "mlflow": "mlflow-server"} | {name: name for name in ORCHESTRATORS}
 """Which set of the lock an image holds; the empty one is the base set."""

@@ -7,11 +7,12 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from cluster.errors import ClusterError
 
@@ -34,7 +35,7 @@ class ClusterInfo:
     """True where the host withholds CAP_SYS_RESOURCE and containers start through cluster/ociwrap."""
     images: dict[str, str]
     """Image references by digest: step, argo_controller, argo_executor, postgres, mlflow, s3; and airflow, prefect,
-    dagster where they were asked for."""
+    dagster, kfp where they were asked for."""
 
     def to_json(self) -> str:
         """One JSON object; reads back with `from_json`."""
@@ -119,24 +120,26 @@ def append_json(target: Path, record: dict[str, Any]) -> None:
         stream.write(json.dumps(record, sort_keys=True) + "\n")
 
 
+LOCK_PATIENCE = 900.0
+"""Seconds that a command which needs an image waits for another that makes images."""
+
+
 @contextmanager
-def exclusive(where: Paths, verb: str) -> Iterator[None]:
-    """Hold the cluster's lock; ClusterError when another process holds it.
+def exclusive(where: Paths, verb: str, patience: float = 0.0) -> Iterator[None]:
+    """Hold the cluster's lock; ClusterError when another process still holds it after `patience` seconds.
 
     A kernel lock on the open file: it vanishes with its process, however that one ends.
     """
     where.root.mkdir(parents=True, exist_ok=True)
     with where.lock.open("a+") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not _locked(stream, patience):
             stream.seek(0)
             holder = stream.read().strip() or "another process"
             raise ClusterError(
                 f"The cluster is busy: {holder} holds its lock.",
                 kept="nothing was changed.",
                 remedy=f"wait for it to end, then `bench cluster {verb}` again.",
-            ) from None
+            )
         stream.seek(0)
         stream.truncate()
         stream.write(f"`bench cluster {verb}`, process {os.getpid()}")
@@ -146,6 +149,19 @@ def exclusive(where: Paths, verb: str) -> Iterator[None]:
         finally:
             stream.seek(0)
             stream.truncate()
+
+
+def _locked(stream: IO[str], patience: float) -> bool:
+    end = time.monotonic() + patience
+    while True:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.2)
+        else:
+            return True
 
 
 @contextmanager

@@ -26,7 +26,9 @@ StepName = Literal[
     "outcome",
 ]
 STEPS: tuple[str, ...] = get_args(StepName)
-FaultKind = Literal["exception", "exit1", "exit137", "oom", "hang", "ignore-sigterm", "kill-between-writes"]
+FaultKind = Literal[
+    "exception", "exit1", "exit137", "sigkill", "oom", "hang", "ignore-sigterm", "kill-between-writes"
+]
 
 
 class Fault(BaseModel):

@@ -184,6 +184,7 @@ def _attempt(
     attempt.user_start_ns = clock.wall_ns()
     try:
         if fault is not None and fault.kind != "kill-between-writes":
+            attempt.effect("fault", fault.kind, {})
             faults.strike(fault)
         outputs = function(context)
     except BaseException as error:

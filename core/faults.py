@@ -35,6 +35,11 @@ def strike(fault: Fault) -> None:
         raise SystemExit(1)
     if fault.kind == "exit137":
         os._exit(137)
+    if fault.kind == "sigkill":
+        kill_self()
+        os._exit(
+            137
+        )  # process 1 of a container is spared its own SIGKILL: this is what the kubelet would report
     if fault.kind == "oom":
         _use_all_memory()
     if fault.kind in ("hang", "ignore-sigterm"):

@@ -24,8 +24,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--record-conformance", metavar="DIR", type=Path, help="store the suite's verdicts in DIR/conformance"
     )
+    parser.addoption(
+        "--whole-conformance", action="store_true", help="ask every adapter everything, also on kind"
+    )
 
 
+@pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneCluster:
     """Used whenever tests run in several processes."""
     return OneCluster(config, log)

@@ -5,7 +5,9 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 
 from adapters.airflow.api import AirflowApi, Json, run_path, seconds
+from adapters.airflow.cluster import ClusterAirflow
 from adapters.airflow.local import LocalAirflow
+from adapters.airflow.runtime import Airflow
 from adapters.base import (
     Attempt,
     BenchError,
@@ -20,21 +22,33 @@ from adapters.base import (
     Unsupported,
 )
 from adapters.local.target import connect_local
+from adapters.targets import connect
 from core.config import STEPS
 
-KNOB = "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME"
-CONFIGURATIONS = (
-    Configuration(name="default", task="process", knob=KNOB, value="1 (shipped)"),
-    Configuration(
-        name="tuned",
-        task="process",
-        knob=KNOB,
-        value="0.1",
-        source="https://airflow.apache.org/docs/apache-airflow/3.3.2/configurations-ref.html"
-        "#scheduler-idle-sleep-time",
-    ),
+IDLE = "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME"
+BATCH = "AIRFLOW__KUBERNETES_EXECUTOR__WORKER_PODS_CREATION_BATCH_SIZE"
+DOCS = "https://airflow.apache.org/docs"
+IDLE_DOCS = f"{DOCS}/apache-airflow/3.3.2/configurations-ref.html#scheduler-idle-sleep-time"
+BATCH_DOCS = (
+    f"{DOCS}/apache-airflow-providers-cncf-kubernetes/10.25.0/configurations-ref.html"
+    "#worker-pods-creation-batch-size"
 )
-SETTINGS: Mapping[str, Mapping[str, str]] = {"default": {}, "tuned": {KNOB: "0.1"}}
+CONFIGURATIONS: Mapping[Target, tuple[Configuration, ...]] = {
+    Target.LOCAL: (
+        Configuration(name="default", task="process", knob=IDLE, value="1 (shipped)"),
+        Configuration(name="tuned", task="process", knob=IDLE, value="0.1", source=IDLE_DOCS),
+    ),
+    Target.KIND: (
+        Configuration(name="default", knob=IDLE, value="1 (shipped)"),
+        Configuration(name="tuned", knob=IDLE, value="0.1", source=IDLE_DOCS),
+        Configuration(name="tuned-batch", knob=BATCH, value="16", source=BATCH_DOCS),
+    ),
+}
+SETTINGS: Mapping[str, Mapping[str, str]] = {
+    "default": {},
+    "tuned": {IDLE: "0.1"},
+    "tuned-batch": {BATCH: "16"},
+}
 """What a configuration changes in the scheduler's environment."""
 TERMINAL = {"success": Status.SUCCEEDED, "failed": Status.FAILED}
 NOT_RUN = ("skipped", "upstream_failed", "removed")
@@ -63,7 +77,7 @@ def dag_of(request: RunRequest) -> tuple[str, str]:
 class AirflowDriver:
     """A run is a DAG run whose id is the run id."""
 
-    def __init__(self, airflow: LocalAirflow) -> None:
+    def __init__(self, airflow: Airflow) -> None:
         self.airflow = airflow
 
     @property
@@ -149,7 +163,7 @@ class AirflowDriver:
         return "; ".join(f"{task['task_id']} failed, attempt {task['try_number']}" for task in failed)
 
     def cancel(self, run_id: str) -> bool:
-        """End the run's tasks and delete it; see `LocalAirflow.remove_run`."""
+        """End the run's tasks and delete it; see `Airflow.remove_run`."""
         if not self.airflow.deployed():
             return False
         with self.airflow.answering() as api:
@@ -166,7 +180,7 @@ class AirflowDriver:
         tries: list[Json] = []
         for task in self._tasks(dag_id, run_id):
             tries += self._tries(dag_id, run_id, task) if task["try_number"] > 1 else [task]
-        return timeline_of(run, tries)
+        return timeline_of(run, tries, self.airflow.tasks_are_pods)
 
     def _tasks(self, dag_id: str, run_id: str) -> list[Json]:
         return self._api.all(f"{run_path(dag_id, run_id)}/taskInstances", "task_instances")
@@ -176,20 +190,14 @@ class AirflowDriver:
         return found
 
     def logs(self, handle: RunHandle, step: str) -> str:
-        """The events of the step's log files, all attempts, as the API server gives them."""
+        """What all attempts of the step printed."""
         dag_id, run_id = native(handle)
         lines: list[str] = []
         for task in self._tasks(dag_id, run_id):
             if step_of(task)[0] == step:
                 for attempt in range(1, task["try_number"] + 1):
-                    lines += self._log(dag_id, run_id, task, attempt)
+                    lines += self.airflow.log(dag_id, run_id, task, attempt)
         return "".join(f"{line}\n" for line in lines)
-
-    def _log(self, dag_id: str, run_id: str, task: Json, attempt: int) -> list[str]:
-        path = f"{run_path(dag_id, run_id)}/taskInstances/{task['task_id']}/logs/{attempt}"
-        found = self._api.find("GET", path, params={"map_index": task["map_index"], "full_content": True})
-        entries = found["content"] if found else []
-        return [entry if isinstance(entry, str) else entry["event"] for entry in entries]
 
 
 def native(handle: RunHandle) -> tuple[str, str]:
@@ -212,8 +220,11 @@ def step_of(task: Mapping[str, object]) -> tuple[str, int | None]:
     return name, map_index if map_index >= 0 else None
 
 
-def timeline_of(run: Json, tries: Sequence[Json]) -> Timeline:
-    """A DAG run and the tries of its task instances as a timeline; helper tasks such as a branch left out."""
+def timeline_of(run: Json, tries: Sequence[Json], in_pods: bool = False) -> Timeline:
+    """A DAG run and the tries of its task instances as a timeline; helper tasks such as a branch left out.
+
+    A task instance's host is its pod's name where tasks run `in_pods`.
+    """
     ran = [each for each in tries if each["start_date"] and each["state"] not in NOT_RUN]
     attempts = [
         Attempt(
@@ -221,6 +232,7 @@ def timeline_of(run: Json, tries: Sequence[Json]) -> Timeline:
             index=index,
             attempt=each["try_number"],
             native_id=each["task_id"] if each["map_index"] < 0 else f"{each['task_id']}[{each['map_index']}]",
+            pod_name=(each["hostname"] or None) if in_pods else None,
             started=seconds(each["start_date"]),
             finished=seconds(each["end_date"]),
             status=each["state"] or "",
@@ -241,32 +253,34 @@ def timeline_of(run: Json, tries: Sequence[Json]) -> Timeline:
 
 
 class AirflowAdapter:
-    """Apache Airflow: a scheduler and processes that it forks; a step is a process."""
+    """Apache Airflow: a scheduler, and processes or pods that its executor starts, one for each task."""
 
     name = "airflow"
     title = "Apache Airflow"
 
     def targets(self) -> tuple[Target, ...]:
-        """This machine."""
-        return (Target.LOCAL,)
+        """This machine (processes), and kind (pods)."""
+        return tuple(CONFIGURATIONS)
 
     def configurations(self, target: Target) -> tuple[Configuration, ...]:
-        """`tuned` lets an idle scheduler sleep 0.1 s instead of 1 s between two loops."""
-        return CONFIGURATIONS if target is Target.LOCAL else ()
+        """`tuned` lets an idle scheduler sleep 0.1 s instead of 1 s; `tuned-batch` makes 16 pods a loop, not one."""
+        return CONFIGURATIONS.get(target, ())
 
     def workloads(self) -> tuple[str, ...]:
         """All of them."""
         return ("pipeline", "chain", "fanout", "sweep")
 
-    def _connect(self, target: Target) -> LocalAirflow:
-        if target is not Target.LOCAL:
-            raise Unsupported("Airflow on Kubernetes is not wired yet", "bench run --target local")
-        return LocalAirflow(connect_local(), SETTINGS)
+    def _settings(self, target: Target) -> Mapping[str, Mapping[str, str]]:
+        return {each.name: SETTINGS[each.name] for each in self.configurations(target)}
 
-    def runtime(self, target: Target) -> LocalAirflow:
+    def runtime(self, target: Target) -> LocalAirflow | ClusterAirflow:
         """See `Adapter.runtime`."""
-        return self._connect(target)
+        if target is Target.LOCAL:
+            return LocalAirflow(connect_local(), self._settings(target))
+        if target is Target.KIND:
+            return ClusterAirflow(connect(target), self._settings(target))
+        raise Unsupported(f"Airflow on {target.value} is not wired yet", "bench run --target kind")
 
     def driver(self, target: Target) -> AirflowDriver:
         """See `Adapter.driver`."""
-        return AirflowDriver(self._connect(target))
+        return AirflowDriver(self.runtime(target))

@@ -1,6 +1,7 @@
 """Airflow's public REST API, version 2, as far as this adapter uses it."""
 
 import json
+import time
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
@@ -13,6 +14,8 @@ PAGE = 100
 """The largest page that the API server gives as shipped."""
 UNFINISHED = ("queued", "running")
 """States of a run that is not over."""
+TRIES, AGAIN_SECONDS = 3, 0.5
+"""How often a question is asked over a connection that breaks: a server that was started anew is another one."""
 Json = dict[str, Any]
 
 
@@ -27,13 +30,18 @@ class AirflowApi:
     def find(self, method: str, path: str, *absent: int, **more: Any) -> Json | None:
         """The answer to a call below `/api/v2`; None for 404 and the other status codes in `absent`.
 
-        Raises `TargetUnreachable` where the server does not answer, `BenchError` where it refuses.
+        What only reads is asked again where the connection breaks. Raises `TargetUnreachable` where the server
+        does not answer, `BenchError` where it refuses.
         """
-        try:
-            self.log_in()
-            answer = self._client.request(method, f"/api/v2{path}", **more)
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
+        for left in reversed(range(TRIES if method == "GET" else 1)):
+            try:
+                self.log_in()
+                answer = self._client.request(method, f"/api/v2{path}", **more)
+                break
+            except httpx.HTTPError as error:
+                if not left:
+                    raise self._unreachable(error) from error
+                time.sleep(AGAIN_SECONDS)
         if answer.status_code in (404, *absent):
             return None
         _check(answer)

@@ -12,38 +12,43 @@ from typing import Any
 import httpx
 import psutil
 
-from adapters.airflow.api import PAGE, UNFINISHED, AirflowApi, run_path, seconds
+from adapters.airflow.api import PAGE, UNFINISHED, AirflowApi, Json, run_path
+from adapters.airflow.runtime import (
+    API,
+    DAGS,
+    DATABASE,
+    HEARTBEATS,
+    PROCESSOR,
+    ROLES,
+    SCHEDULER,
+    START_SECONDS,
+    TRIGGERER,
+    USER,
+    dag_text,
+    logged,
+    not_parsed,
+    not_reported,
+)
 from adapters.base import BenchError, Component
 from adapters.local.network import free_port
 from adapters.local.processes import http_health
 from adapters.local.target import LocalTarget
 from cluster.state import write_atomic
 
-DATABASE = "airflow"
-USER = "bench"
-API, SCHEDULER, PROCESSOR, TRIGGERER = (
-    "airflow-api-server",
-    "airflow-scheduler",
-    "airflow-dag-processor",
-    "airflow-triggerer",
-)
 COMMANDS = {
     API: ("api-server", "--host", "127.0.0.1", "--port"),
     SCHEDULER: ("scheduler", "--skip-serve-logs"),
     PROCESSOR: ("dag-processor",),
     TRIGGERER: ("triggerer", "--skip-serve-logs"),
 }
-HEARTBEATS = {"scheduler": SCHEDULER, "dag_processor": PROCESSOR, "triggerer": TRIGGERER}
-"""Components in the answer of `/monitor/health`."""
-START_SECONDS = 300.0
 KILL_SECONDS = 90.0
 """A task's supervisor asks every 5 s whether to go on; then SIGTERM, and SIGKILL 5 s later."""
-DAGS = {"recommender": "recommender()", "recommender_sweep": "recommender_sweep()"}
-"""Those that are there from the start, and the calls that make them."""
 
 
 class LocalAirflow:
     """The processes, their database and their folder; see `adapters.base.Runtime`."""
+
+    tasks_are_pods = False
 
     def __init__(self, where: LocalTarget, settings: Mapping[str, Mapping[str, str]]) -> None:
         """`settings`: what each configuration changes in the scheduler's environment."""
@@ -113,9 +118,8 @@ class LocalAirflow:
 
     def components(self) -> tuple[Component, ...]:
         """The four processes (tasks are children of the scheduler) and the database."""
-        roles = {API: "api", SCHEDULER: "scheduler", PROCESSOR: "parser", TRIGGERER: "triggerer"}
         return (
-            *(Component(name=name, namespace="", selector=name, role=role) for name, role in roles.items()),
+            *(Component(name=name, namespace="", selector=name, role=role) for name, role in ROLES.items()),
             Component(name="postgres", namespace="", selector="postgres", role="database"),
         )
 
@@ -181,11 +185,7 @@ class LocalAirflow:
         written = (self.dags / f"{dag_id}.py").stat().st_mtime
 
         def parsed() -> str:
-            found = self.api.find("GET", f"/dags/{dag_id}")
-            if found and not found["is_stale"] and (seconds(found["last_parsed_time"]) or 0) >= written:
-                return ""
-            wrong = [each["stack_trace"] for each in self.api.get("/importErrors")["import_errors"]]
-            return "\n".join([f"the DAG {dag_id} is not there yet", *wrong])
+            return not_parsed(self.api, dag_id, written)
 
         self.where.servers.wait_until(parsed, [PROCESSOR], START_SECONDS)
 
@@ -200,6 +200,10 @@ class LocalAirflow:
             tasks = self.api.all(f"{path}/taskInstances", "task_instances")
             self._wait_for_end({task["pid"] for task in tasks if task["pid"]})
         self.api.find("DELETE", path)
+
+    def log(self, dag_id: str, run_id: str, task: Json, attempt: int) -> list[str]:
+        """The events of an attempt's log file."""
+        return logged(self.api, dag_id, run_id, task, attempt)
 
     # Parts
 
@@ -262,23 +266,17 @@ class LocalAirflow:
     def _write_dag(self, dag_id: str, call: str) -> bool:
         """Write the DAG's file; False where it is there as it should be."""
         path = self.dags / f"{dag_id}.py"
-        text = f"from adapters.airflow.pipeline import {call.partition('(')[0]}\n\ndag = {call}\n"
+        text = dag_text(call)
         if path.exists() and path.read_text() == text:
             return False
         write_atomic(path, text)
         return True
 
     def _heartbeats(self, answer: httpx.Response) -> str:
-        """What is wrong with the answer of `/monitor/health`; a report from before the start does not count."""
-        said: Mapping[str, Any] = answer.json()
-        for part, name in HEARTBEATS.items():
-            if said[part]["status"] != "healthy":
-                return f"{part} is {said[part]['status']}"
-            server = self.where.servers.running(name)
-            started = psutil.Process(server.pid).create_time() if server else 0.0
-            if (seconds(said[part][f"latest_{part}_heartbeat"]) or 0) < started:
-                return f"{part} has not reported since it was started"
-        return ""
+        """What is wrong with the answer of `/monitor/health`."""
+        servers = {name: self.where.servers.running(name) for name in HEARTBEATS.values()}
+        started = {name: psutil.Process(found.pid).create_time() for name, found in servers.items() if found}
+        return not_reported(answer.json(), started)
 
     def _wait_for_end(self, pids: set[int]) -> None:
         """Wait until none of these is a process of the scheduler's. Raises `BenchError` where one stays."""

@@ -1,13 +1,10 @@
 """Argo Workflows v3.7 on Kubernetes: install it, start runs, read what it says of them."""
 
-import hashlib
 import json
 import time
 from collections.abc import Iterable, Mapping
-from importlib.resources import files
 from typing import Any
 
-import jinja2
 from hera.workflows import models as m
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
@@ -26,13 +23,17 @@ from adapters.base import (
     Timeline,
     Unsupported,
 )
-from adapters.kube import Document, Gone, Kube, epoch_seconds, explain, explained, read_documents
+from adapters.installation import digest_of, render
+from adapters.kube import Document, Gone, Kube, epoch_seconds, explain, explained
 from adapters.podspec import RUN_LABEL
 from adapters.targets import PIPELINE_NAMESPACE, ClusterTarget, connect
 
+PACKAGE = "adapters.argo"
 GROUP, VERSION = "argoproj.io", "v1alpha1"
 WORKFLOWS = {"group": GROUP, "version": VERSION, "namespace": PIPELINE_NAMESPACE, "plural": "workflows"}
 """Where the runs are, as the client's custom-object calls take it."""
+OUR_RUNS = "!pipeline/runid"
+"""Which Workflows there are ours: Kubeflow Pipelines puts this label on its own."""
 VERSION_PIN = "v3.7.3"
 KNOB = "DEFAULT_REQUEUE_TIME"
 CONFIGURATIONS = (
@@ -51,13 +52,6 @@ TERMINAL = {"Succeeded": Status.SUCCEEDED, "Failed": Status.FAILED, "Error": Sta
 TEMPLATE_OF = {"fanout": "fanout", "sweep": "sweep"}
 
 
-def render(name: str, **values: str | None) -> list[Document]:
-    """A manifest of `deploy/` with its values filled in."""
-    text = files("adapters.argo").joinpath("deploy", name).read_text(encoding="utf-8")
-    template = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False).from_string(text)
-    return read_documents(template.render(**values))
-
-
 class ArgoRuntime:
     """The controller in its own namespace, its resource types, and the pipeline's templates."""
 
@@ -73,14 +67,14 @@ class ArgoRuntime:
             "requeue": REQUEUE[configuration],
             "config_sha256": "",
         }
-        settings = [d for d in render("controller.yaml", **values) if d["kind"] == "ConfigMap"]
+        settings = [d for d in render(PACKAGE, "controller.yaml", **values) if d["kind"] == "ConfigMap"]
         # Another configuration is another pod: the controller reads some settings at its start only.
-        values["config_sha256"] = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        values["config_sha256"] = digest_of(settings)
         return (
-            render("crds.yaml"),
-            render("controller.yaml", **values),
+            render(PACKAGE, "crds.yaml"),
+            render(PACKAGE, "controller.yaml", **values),
             [
-                *render("pipeline.yaml", namespace=PIPELINE_NAMESPACE),
+                *render(PACKAGE, "pipeline.yaml", namespace=PIPELINE_NAMESPACE),
                 *pipeline.templates(self.where.image("step")),
             ],
         )
@@ -103,12 +97,18 @@ class ArgoRuntime:
         if self._installed():
             with explained("removing runs"):
                 self.kube.custom.delete_collection_namespaced_custom_object(
-                    GROUP, VERSION, PIPELINE_NAMESPACE, "workflows"
+                    **WORKFLOWS, label_selector=OUR_RUNS
                 )
                 self._runs_gone()
         self.kube.remove(definitions)
         self.kube.remove(controller)
-        self.kube.remove(crds)
+        if not self._shared():
+            self.kube.remove(crds)
+
+    def _shared(self) -> bool:
+        """Whether Kubeflow Pipelines is installed, whose controller has the same resource types."""
+        with explained("looking for the namespace kubeflow"):
+            return bool(self.kube.core.list_namespace(field_selector="metadata.name=kubeflow").items)
 
     def _installed(self) -> bool:
         try:
@@ -121,13 +121,14 @@ class ArgoRuntime:
 
     def _runs_gone(self) -> None:
         listing = self.kube.custom.list_namespaced_custom_object
+        ours = {**WORKFLOWS, "label_selector": OUR_RUNS}
         end = time.monotonic() + 120
-        while left := self.kube.listed(listing, **WORKFLOWS)["items"]:
+        while left := self.kube.listed(listing, **ours)["items"]:
             if time.monotonic() > end:
                 names = ", ".join(item["metadata"]["name"] for item in left)
                 raise BenchError(f"runs that do not go away: {names}", "bench cluster status")
-            version = self.kube.listed(listing, **WORKFLOWS)["metadata"]["resourceVersion"]
-            for kind, _ in self.kube.events(listing, version, 10, **WORKFLOWS):
+            version = self.kube.listed(listing, **ours)["metadata"]["resourceVersion"]
+            for kind, _ in self.kube.events(listing, version, 10, **ours):
                 if kind == "DELETED":
                     break
 

@@ -1,5 +1,6 @@
 """Dagster's GraphQL API over one kept-alive connection."""
 
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from adapters.dagster.names import LOCATION, REPOSITORY
 Answer = dict[str, Any]
 PAGE = 1000
 """Events in one answer."""
+ATTEMPTS, PAUSE_SECONDS = 3, 0.5
 
 LAUNCH = """
 mutation ($job: String!, $repository: String!, $location: String!, $config: RunConfigData, $tags: [ExecutionTag!]) {
@@ -82,7 +84,7 @@ query ($location: String!) {
 }"""
 HEALTH = """
 query ($location: String!) {
-  answer: instance { daemonHealth { allDaemonStatuses { daemonType healthy lastHeartbeatTime } } }
+  answer: instance { daemonHealth { allDaemonStatuses { daemonType required lastHeartbeatTime } } }
   location: workspaceLocationEntryOrError(name: $location) {
     __typename
     ... on WorkspaceLocationEntry { locationOrLoadError { __typename ... on PythonError { message } } }
@@ -109,7 +111,7 @@ class Api:
         """All parts of the answer; see `ask`."""
         url = f"{self._address()}/graphql"
         try:
-            reply = self._client.post(url, json={"query": query, "variables": variables})
+            reply = self._post(url, {"query": query, "variables": variables})
         except httpx.HTTPError as error:
             raise TargetUnreachable(f"{url}: {error or type(error).__name__}", "bench doctor") from error
         try:
@@ -120,6 +122,18 @@ class Api:
             raise BenchError(f"dagster: {errors[0].get('message')}", "see the webserver's log")
         parts: Answer = body["data"]
         return parts
+
+    def _post(self, url: str, body: Answer) -> httpx.Response:
+        """A question is asked again where the connection breaks, as on a server's restart; a mutation never."""
+        attempts = 1 if "mutation" in body["query"] else ATTEMPTS
+        while True:
+            try:
+                return self._client.post(url, json=body)
+            except httpx.TransportError:
+                attempts -= 1
+                if not attempts:
+                    raise
+                time.sleep(PAUSE_SECONDS)
 
     def launch(self, job: str, config: Answer, tags: dict[str, str]) -> str:
         """Start a run; its id. Raises `BenchError` where Dagster refuses."""
@@ -170,6 +184,10 @@ class Api:
         Raises `BenchError` where it cannot be loaded.
         """
         self.ask(RELOAD, location=LOCATION)  # its answer still shows what was there before
+        return self.jobs()
+
+    def jobs(self) -> list[str]:
+        """The names of the code location's jobs. Raises `BenchError` where it could not be loaded."""
         answer = self.ask(JOBS, location=LOCATION)
         found = answer.get("locationOrLoadError") or answer
         if found["__typename"] != "RepositoryLocation":

@@ -7,6 +7,10 @@ REPOSITORY = "__repository__"
 """What Dagster calls the repository of a module with one `Definitions`."""
 PROBES_FILE = "BENCH_DAGSTER_PROBES"
 """Environment variable with the path of a JSON list of jobs such as `chain_40` and `fanout_10`."""
+RUN_JOB = "DAGSTER_RUN_JOB_NAME"
+"""Environment variable that dagster-k8s sets in the pods of a run: the name of its job."""
+STEPS_AS = "BENCH_DAGSTER_STEPS"
+"""Environment variable: `pods` for a pod for each step, otherwise processes of the run's."""
 
 STEPS = {
     "ratings": "ingest",

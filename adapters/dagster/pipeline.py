@@ -16,6 +16,7 @@ from dagster import (
     ConfigurableIOManager,
     ConfigurableResource,
     Definitions,
+    ExecutorDefinition,
     Failure,
     InputContext,
     Output,
@@ -27,7 +28,7 @@ from dagster import (
     multi_asset,
 )
 
-from adapters.dagster.names import PROBES_FILE, job_name
+from adapters.dagster.names import PROBES_FILE, RUN_JOB, STEPS_AS, job_name
 from adapters.workloads import PIPELINE, SWEEP
 from core.artifacts import join, read, write
 from core.config import load_config
@@ -207,10 +208,21 @@ def probes(job: str) -> list[AssetsDefinition]:
 
 
 def probe_jobs() -> list[str]:
-    """The jobs of probes that this deployment has."""
+    """The jobs of probes that this deployment has; in the pods of a run only its own."""
+    if job := os.environ.get(RUN_JOB):
+        return [job] if job.partition("_")[0] in ("chain", "fanout") else []
     path = os.environ.get(PROBES_FILE)
     jobs: list[str] = json.loads(Path(path).read_text(encoding="utf-8")) if path else []
     return jobs
+
+
+def executor() -> ExecutorDefinition | None:
+    """Steps as pods of their own where the deployment says so; otherwise what Dagster takes by itself."""
+    if os.environ.get(STEPS_AS) != "pods":
+        return None
+    from dagster_k8s import k8s_job_executor  # type: ignore[import-not-found, unused-ignore]
+
+    return k8s_job_executor
 
 
 RECOMMENDER = [ratings, split, model, evaluation, registered_model, promotion, drift_report]
@@ -227,4 +239,5 @@ defs = Definitions(
         *(define_asset_job(job, AssetSelection.assets(*group)) for job, group in PROBES.items()),
     ],
     resources={"run": run, "io_manager": RunFolder(run=run)},
+    executor=executor(),
 )

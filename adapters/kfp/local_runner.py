@@ -49,7 +49,7 @@ def main(folder: Path) -> int:
     logging.getLogger().setLevel(logging.INFO)
     _name_tasks(file)
 
-    run, more = _definition(request)
+    run, more = pipeline.definition(request.workload, request.steps)
     spec = run.pipeline_spec
     file.write({"groups": _groups(spec)})
     local.init(
@@ -63,19 +63,6 @@ def main(folder: Path) -> int:
     run(run_id=request.run_id, settings=settings, **more)
     said = journal.read(folder)
     return 0 if journal.ending(said) == "SUCCESS" else 1
-
-
-def _definition(request: RunRequest) -> tuple[Any, dict[str, Any]]:
-    """The pipeline of a workload and its own arguments."""
-    match request.workload:
-        case "chain":
-            return pipeline.chain(request.steps), {}
-        case "fanout":
-            return pipeline.fanout, {"indices": list(range(request.steps))}
-        case "sweep":
-            return pipeline.sweep, {}
-        case _:
-            return pipeline.recommender, {}
 
 
 def _name_tasks(file: Journal) -> None:

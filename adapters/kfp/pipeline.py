@@ -279,3 +279,16 @@ def sweep(run_id: str, settings: dict[str, str]) -> None:
     ).outputs
     with dsl.If(chosen["Output"] == True, name="passed"):  # noqa: E712
         policy(register(**common, ratings=ratings, model=chosen["best"], metrics=chosen["best_metrics"]))
+
+
+def definition(workload: str, steps: int) -> tuple[dsl.base_component.BaseComponent, dict[str, list[int]]]:
+    """The pipeline of a workload, and its arguments beside `run_id` and `settings`."""
+    match workload:
+        case "chain":
+            return chain(steps), {}
+        case "fanout":
+            return fanout, {"indices": list(range(steps))}
+        case "sweep":
+            return sweep, {}
+        case _:
+            return recommender, {}

@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.base import BenchError
+from adapters.base import BenchError, TargetUnusable
 from cluster.state import home, write_atomic
 
 LAYOUT = "1"
 """Changes when a newer bench cannot use what an older one left here."""
 
 
-class StateBusy(BenchError):
+class StateBusy(TargetUnusable):
     """Another command holds the local servers."""
 
 

@@ -1,9 +1,7 @@
 """Prefect 3: start runs, read what it says of them."""
 
 import time
-from collections.abc import Sequence
-
-import psutil
+from collections.abc import Iterable
 
 from adapters.base import (
     BenchError,
@@ -14,12 +12,23 @@ from adapters.base import (
     Status,
     Target,
     Timeline,
-    Unsupported,
 )
 from adapters.local.target import connect_local
+from adapters.prefect import cluster, local
 from adapters.prefect.api import Document, NotFound, PrefectApi
-from adapters.prefect.records import is_complete, is_over, member_of, timeline_of
-from adapters.prefect.runtime import CONFIGURATIONS, NAME, WORKER, PrefectRuntime
+from adapters.prefect.cluster import ClusterRuntime
+from adapters.prefect.local import LocalRuntime
+from adapters.prefect.records import (
+    is_apart,
+    is_complete,
+    is_over,
+    member_of,
+    pods_of,
+    timeline_apart,
+    timeline_of,
+)
+from adapters.prefect.runtime import NAME, Site
+from adapters.targets import connect
 from core.config import load_config
 from core.errors import BadInput
 
@@ -29,10 +38,7 @@ OUTCOMES = {
     "CRASHED": Status.FAILED,
     "CANCELLED": Status.CANCELLED,
 }
-DEPLOYMENT = "bench"
 IN_PROCESS = "in-process"
-FLOW_RUN = "PREFECT__FLOW_RUN_ID"
-"""Environment variable of the processes of a flow run."""
 POLL_SECONDS = 0.2
 ARRIVAL_SECONDS = 30.0
 """How long nothing need arrive of the task runs, states and logs that are still missing."""
@@ -44,53 +50,26 @@ CANCEL_SECONDS = 20.0
 class PrefectDriver:
     """Runs are flow runs; their idempotency keys are the run ids."""
 
-    def __init__(self, runtime: PrefectRuntime) -> None:
+    def __init__(self, runtime: Site) -> None:
         self.runtime = runtime
-        self.servers = runtime.servers
-        self._deployments: dict[str, str] = {}
-        self._flows: dict[str, str] = {}
+        self._deployments: dict[tuple[str, str], str] = {}
 
     def prepare(self, request: RunRequest) -> None:
-        """Find the deployment that `request` refers to, or make sure that its flow is known."""
-        api = self.runtime.api()
-        if request.configuration == IN_PROCESS:
-            self._flows[request.workload] = api.post("/flows/", {"name": request.workload}).json()["id"]
-        else:
-            found = api.get(f"/deployments/name/{request.workload}/{DEPLOYMENT}")
-            self._deployments[request.workload] = found["id"]
+        """Find the deployment that `request` refers to."""
+        name = self.runtime.deployment(request.configuration)
+        found = self.runtime.api().get(f"/deployments/name/{request.workload}/{name}")
+        self._deployments[request.workload, name] = found["id"]
 
     def submit(self, request: RunRequest) -> RunHandle:
         """Create the flow run. A second submission of a run id finds the first one's."""
-        body = {
-            "name": request.run_id,
-            "idempotency_key": request.run_id,
-            "parameters": parameters_of(request),
-        }
-        in_process = request.configuration == IN_PROCESS
-        if request.workload not in (self._flows if in_process else self._deployments):
+        body = {**flow_run_body(request), "job_variables": self.runtime.job_variables(request.run_id)}
+        key = request.workload, self.runtime.deployment(request.configuration)
+        if key not in self._deployments:
             self.prepare(request)
-        if in_process:
-            return self._submit_in_process(request, body)
-        path = f"/deployments/{self._deployments[request.workload]}/create_flow_run"
+        path = f"/deployments/{self._deployments[key]}/create_flow_run"
         submit_ns = time.time_ns()
         created = self.runtime.api().post(path, body).json()
         return _handle(request, created["id"], submit_ns)
-
-    def _submit_in_process(self, request: RunRequest, body: Document) -> RunHandle:
-        """Create the flow run and, the first time, the process that runs it."""
-        api = self.runtime.api()
-        submit_ns = time.time_ns()
-        answer = api.post("/flow_runs/", {**body, "flow_id": self._flows[request.workload]})
-        handle = _handle(request, answer.json()["id"], submit_ns)
-        if answer.status_code == 201:
-            env = {
-                **self.runtime.env(),
-                FLOW_RUN: handle.native_id,
-                "PREFECT__FLOW_ENTRYPOINT": f"adapters.prefect.pipeline.{request.workload}",
-            }
-            python = self.runtime.where.python(NAME)
-            self.servers.start(request.run_id, [python, "-m", "prefect.engine"], env, self.runtime.folder)
-        return handle
 
     def wait(self, handle: RunHandle, deadline_seconds: float) -> RunOutcome:
         """Ask for the flow run's state until it is terminal or the deadline has passed."""
@@ -116,55 +95,63 @@ class PrefectDriver:
             time.sleep(POLL_SECONDS)
 
     def _lost_its_process(self, handle: RunHandle) -> str:
-        """What happened where the flow run has no process of this command; no worker looks after such a one."""
-        if self.servers.running(handle.run_id):
-            return ""
-        return f"the flow's process ended; see {self.runtime.where.state.logs / f'{handle.run_id}.log'}"
+        """What happened to the process of a flow run that no worker looks after."""
+        return ""
 
     def cancel(self, run_id: str) -> bool:
-        """End the flow run and its processes, then delete it; starts the server where it does not run."""
+        """End the flow runs and their processes or pods, then delete them; starts the server if need be."""
         if not self.runtime.is_installed():
             return False
-        self.runtime.start_server()
+        self.runtime.wake()
         api = self.runtime.api()
         row = api.flow_run_of(run_id)
         if row is None:
             return False
         if not is_over(row):
-            self._set_state(api, row["id"], "CANCELLING")
-            self.servers.stop(run_id)
-        self._ended(api, row["id"])
-        self.servers.stop(run_id)
+            self._set_states(api, [row, *api.children_of(row["id"])], "CANCELLING")
+        self._hang_up(run_id)
+        self._ended(api, run_id, row["id"])
+        rows = [*api.children_of(row["id"]), row]
         try:
-            api.delete(f"/flow_runs/{row['id']}")
+            for each in rows:
+                api.delete(f"/flow_runs/{each['id']}")
         except NotFound:
             return False
         return True
 
-    def _ended(self, api: PrefectApi, flow_run_id: str) -> None:
-        """Wait for the end of a flow run and its processes; help where Prefect does not end them in time."""
+    def _hang_up(self, run_id: str) -> None:
+        """End what this command itself has started for the run."""
+
+    def _ended(self, api: PrefectApi, run_id: str, native_id: str) -> None:
+        """Wait for the end of a flow run and what runs it; help where Prefect does not end them in time."""
         end = time.monotonic() + CANCEL_SECONDS
         while time.monotonic() < end:
-            left = processes_of(flow_run_id)
-            over = is_over(api.get(f"/flow_runs/{flow_run_id}"))
-            if not left and (over or self.servers.running(WORKER) is None):
+            left = self.runtime.is_left(run_id, native_id)
+            over = is_over(api.get(f"/flow_runs/{native_id}"))
+            if not left and (over or not self.runtime.cancels()):
                 break
             time.sleep(POLL_SECONDS)
-        else:
-            _kill(processes_of(flow_run_id))
-        if not is_over(api.get(f"/flow_runs/{flow_run_id}")):
-            self._set_state(api, flow_run_id, "CANCELLED")
+        self.runtime.end(run_id, native_id)
+        rows = [api.get(f"/flow_runs/{native_id}"), *api.children_of(native_id)]
+        if unfinished := [row for row in rows if not is_over(row)]:
+            self._set_states(api, unfinished, "CANCELLED")
+            self.runtime.end(run_id, native_id)
 
     @staticmethod
-    def _set_state(api: PrefectApi, flow_run_id: str, state: str) -> None:
+    def _set_states(api: PrefectApi, rows: Iterable[Document], state: str) -> None:
         body = {"state": {"type": state, "message": "cancelled by bench"}, "force": state == "CANCELLED"}
-        api.post(f"/flow_runs/{flow_run_id}/set_state", body)
+        for row in rows:
+            if not is_over(row):
+                api.post(f"/flow_runs/{row['id']}/set_state", body)
 
     def timeline(self, handle: RunHandle) -> Timeline:
         """The task runs and their states; waits for those that arrive after the flow has ended."""
         api = self.runtime.api()
         flow_run = api.get(f"/flow_runs/{handle.native_id}")
         workload = api.get(f"/flows/{flow_run['flow_id']}")["name"]
+        if is_apart(flow_run):
+            children = api.children_of(handle.native_id)
+            return timeline_apart(handle.run_id, flow_run, workload, children, self._pods(api, children))
         patience = ARRIVAL_SECONDS if flow_run["state_type"] == "COMPLETED" else SETTLED_SECONDS
         seen: list[tuple[str, str]] = []
         changed = time.monotonic()
@@ -184,25 +171,82 @@ class PrefectDriver:
             time.sleep(max(POLL_SECONDS, now - before))
 
     def logs(self, handle: RunHandle, step: str) -> str:
-        """What the step's task runs logged, printed lines among it; waits for the last line of each."""
+        """What the step's task runs (or flow runs) logged, printed lines among it; waits for the last line of each."""
         api = self.runtime.api()
-        ids = [row["id"] for row in self._task_runs(api, handle) if _is_of(row, step)]
+        apart = is_apart(api.get(f"/flow_runs/{handle.native_id}"))
+        rows = api.children_of(handle.native_id) if apart else self._task_runs(api, handle)
+        owner = "flow_run_id" if apart else "task_run_id"
+        ids = [row["id"] for row in rows if _is_of(row, step)]
         end = time.monotonic() + ARRIVAL_SECONDS
         while ids:
             rows = api.rows(
                 "/logs/filter",
-                {"logs": {"task_run_id": {"any_": ids}}, "sort": "TIMESTAMP_ASC"},
+                {"logs": {owner: {"any_": ids}}, "sort": "TIMESTAMP_ASC"},
             )
-            finished = {row["task_run_id"] for row in rows if row["message"].startswith("Finished in state")}
+            finished = {row[owner] for row in rows if row["message"].startswith("Finished in state")}
             if finished >= set(ids) or time.monotonic() > end:
                 return "".join(f"{row['message']}\n" for row in rows)
             time.sleep(POLL_SECONDS)
         return ""
 
     @staticmethod
+    def _pods(api: PrefectApi, flow_runs: Iterable[Document]) -> dict[str, str]:
+        """The pods of flow runs, by the worker's events of them."""
+        ids = [f"prefect.flow-run.{row['id']}" for row in flow_runs]
+        return pods_of(api.events(["prefect.kubernetes.pod."], ids))
+
+    @staticmethod
     def _task_runs(api: PrefectApi, handle: RunHandle) -> list[Document]:
         body = {"flow_runs": {"id": {"any_": [handle.native_id]}}, "sort": "ID_DESC"}
         return api.rows("/task_runs/filter", body)
+
+
+class LocalDriver(PrefectDriver):
+    """On this machine, where a flow can also run without worker and deployment."""
+
+    def __init__(self, runtime: LocalRuntime) -> None:
+        super().__init__(runtime)
+        self.local = runtime
+        self._flows: dict[str, str] = {}
+
+    def prepare(self, request: RunRequest) -> None:
+        """Find the deployment that `request` refers to, or make sure that its flow is known."""
+        if request.configuration != IN_PROCESS:
+            super().prepare(request)
+            return
+        made = self.runtime.api().post("/flows/", {"name": request.workload})
+        self._flows[request.workload] = made.json()["id"]
+
+    def submit(self, request: RunRequest) -> RunHandle:
+        """Create the flow run and, where no worker does and it is the first time, the process that runs it."""
+        if request.configuration != IN_PROCESS:
+            return super().submit(request)
+        if request.workload not in self._flows:
+            self.prepare(request)
+        body = {**flow_run_body(request), "flow_id": self._flows[request.workload]}
+        submit_ns = time.time_ns()
+        answer = self.runtime.api().post("/flow_runs/", body)
+        handle = _handle(request, answer.json()["id"], submit_ns)
+        if answer.status_code == 201:
+            self.local.start_flow(request.run_id, handle.native_id, request.workload)
+        return handle
+
+    def _lost_its_process(self, handle: RunHandle) -> str:
+        if self.local.servers.running(handle.run_id):
+            return ""
+        return f"the flow's process ended; see {self.local.where.state.logs / f'{handle.run_id}.log'}"
+
+    def _hang_up(self, run_id: str) -> None:
+        self.local.servers.stop(run_id)
+
+
+def flow_run_body(request: RunRequest) -> Document:
+    """What a flow run is made of, with or without a deployment."""
+    return {
+        "name": request.run_id,
+        "idempotency_key": request.run_id,
+        "parameters": parameters_of(request),
+    }
 
 
 def parameters_of(request: RunRequest) -> Document:
@@ -222,27 +266,6 @@ def why(flow_run: Document) -> str:
     """How Prefect explains the end of a flow run."""
     message = (flow_run.get("state") or {}).get("message") or ""
     return f"{flow_run['state_name']}: {message}"
-
-
-def processes_of(flow_run_id: str) -> list[psutil.Process]:
-    """The processes that run a flow run, found by their environment."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get(FLOW_RUN) == flow_run_id and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except (psutil.Error, OSError):
-            continue
-    return found
-
-
-def _kill(processes: Sequence[psutil.Process]) -> None:
-    for process in processes:
-        try:
-            process.kill()
-        except psutil.Error:
-            continue
-    psutil.wait_procs(processes, timeout=5)
 
 
 def _is_of(task_run: Document, step: str) -> bool:
@@ -268,29 +291,30 @@ def _outcome(status: Status, last_ns: int, reason: str, row: Document | None) ->
 
 
 class PrefectAdapter:
-    """Prefect: flows of tasks, run in the processes of a worker."""
+    """Prefect: flows of tasks, run by a worker in processes or in Kubernetes Jobs."""
 
     name = NAME
     title = "Prefect"
 
     def targets(self) -> tuple[Target, ...]:
-        """This machine; Kubernetes is not wired yet."""
-        return (Target.LOCAL,)
+        """This machine, and the kind cluster."""
+        return (Target.LOCAL, Target.KIND)
 
     def configurations(self, target: Target) -> tuple[Configuration, ...]:
-        """See `runtime.CONFIGURATIONS`."""
-        return CONFIGURATIONS if target is Target.LOCAL else ()
+        """See `local.CONFIGURATIONS` and `cluster.CONFIGURATIONS`."""
+        known = {Target.LOCAL: local.CONFIGURATIONS, Target.KIND: cluster.CONFIGURATIONS}
+        return known.get(target, ())
 
     def workloads(self) -> tuple[str, ...]:
         """All of them."""
         return ("pipeline", "chain", "fanout", "sweep")
 
-    def runtime(self, target: Target) -> PrefectRuntime:
+    def runtime(self, target: Target) -> Site:
         """See `Adapter.runtime`."""
-        if target is not Target.LOCAL:
-            raise Unsupported("Prefect on Kubernetes is not wired yet", "bench run --target local")
-        return PrefectRuntime(connect_local())
+        return LocalRuntime(connect_local()) if target is Target.LOCAL else ClusterRuntime(connect(target))
 
     def driver(self, target: Target) -> PrefectDriver:
         """See `Adapter.driver`."""
-        return PrefectDriver(self.runtime(target))
+        if target is Target.LOCAL:
+            return LocalDriver(LocalRuntime(connect_local()))
+        return PrefectDriver(ClusterRuntime(connect(target)))

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import time
 from typing import Any
 
 import httpx
@@ -18,11 +19,17 @@ class NotFound(BenchError):
 
 
 class PrefectApi:
-    """A connection to one server, kept open. Raises `TargetUnreachable` where it does not answer."""
+    """A connection to one server, kept open. Raises `TargetUnreachable` where it does not answer.
 
-    def __init__(self, url: str) -> None:
-        self.url = url
-        self._client = httpx.Client(base_url=url, timeout=60, trust_env=False)
+    What changes nothing is asked again for `patience` seconds where the connection breaks.
+    """
+
+    def __init__(self, url: str, auth: str = "", patience: float = 0.0) -> None:
+        self.url, self._patience = url, patience
+        user, _, password = auth.partition(":")
+        self._client = httpx.Client(
+            base_url=url, timeout=60, trust_env=False, auth=(user, password) if auth else None
+        )
 
     def get(self, path: str, **params: str) -> Any:
         """What the server has at `path`."""
@@ -31,6 +38,10 @@ class PrefectApi:
     def post(self, path: str, body: Document) -> httpx.Response:
         """The answer to `body`."""
         return self._send("POST", path, json=body)
+
+    def patch(self, path: str, body: Document) -> None:
+        """Change what is at `path`."""
+        self._send("PATCH", path, json=body)
 
     def delete(self, path: str) -> None:
         """Remove what is at `path`."""
@@ -51,16 +62,44 @@ class PrefectApi:
         body = {"flow_runs": {"idempotency_key": {"any_": [run_id]}}}
         return next(iter(self.rows("/flow_runs/filter", body)), None)
 
+    def children_of(self, flow_run_id: str) -> list[Document]:
+        """The flow runs that a flow run has started."""
+        return self.rows("/flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [flow_run_id]}}})
+
+    def events(self, prefixes: list[str], about: list[str]) -> list[Document]:
+        """The events whose names begin with one of `prefixes` and that refer to one of the resources `about`."""
+        if not about:
+            return []
+        body = {
+            "filter": {"event": {"prefix": prefixes}, "related": {"id": about}, "order": "ASC"},
+            "limit": 50,
+        }
+        page = self.post("/events/filter", body).json()
+        found = list(page["events"])
+        while page.get("next_page"):
+            query = page["next_page"].split("/events/filter/next", 1)[1]
+            page = self._send("GET", f"/events/filter/next{query}").json()
+            found += page["events"]
+        return found
+
     def _send(self, method: str, path: str, **more: Any) -> httpx.Response:
-        try:
-            answer = self._client.request(method, path, **more)
-        except httpx.HTTPError as error:
-            what = f"the Prefect server does not answer: {error or type(error).__name__}"
-            raise TargetUnreachable(what, "bench doctor") from error
+        answer = self._answer(method, path, **more)
         if answer.is_success:
             return answer
         text = f"the Prefect server refused {method} {path}: {answer.status_code} {_detail(answer)}"
         raise (NotFound if answer.status_code == 404 else BenchError)(text, "bench doctor")
+
+    def _answer(self, method: str, path: str, **more: Any) -> httpx.Response:
+        again = method == "GET" or path.endswith("/filter")
+        end = time.monotonic() + (self._patience if again else 0.0)
+        while True:
+            try:
+                return self._client.request(method, path, **more)
+            except httpx.HTTPError as error:
+                if time.monotonic() >= end:
+                    what = f"the Prefect server does not answer: {error or type(error).__name__}"
+                    raise TargetUnreachable(what, "bench doctor") from error
+            time.sleep(0.2)
 
 
 def _detail(answer: httpx.Response) -> str:

@@ -1,12 +1,15 @@
-"""Registers a deployment of each flow in the work pool: what `python -m adapters.prefect.deployments POOL` does."""
+"""Registers the deployments: what `python -m adapters.prefect.deployments POOL [RESULTS]` does."""
 
 import sys
 
+from prefect.filesystems import RemoteFileSystem
 from prefect.types.entrypoint import EntrypointType
 
 from adapters.prefect import pipeline
 
-DEPLOYMENT = "bench"
+DEPLOYMENT, APART = "bench", "apart"
+"""Of each workload: with its steps in its own process, or each on infrastructure of its own."""
+STORAGE = "bench"
 FLOWS = (pipeline.pipeline, pipeline.chain, pipeline.fanout, pipeline.sweep)
 
 
@@ -18,5 +21,26 @@ def register(pool: str) -> None:
         ).apply()
 
 
+def register_apart(pool: str, results: str) -> None:
+    """Create or replace those whose steps run apart and leave their results in the folder `results`."""
+    RemoteFileSystem(basepath=results).save(STORAGE, overwrite=True)
+    for flow in FLOWS:
+        flow.to_deployment(
+            APART,
+            work_pool_name=pool,
+            entrypoint_type=EntrypointType.MODULE_PATH,
+            parameters={"apart": True},
+        ).apply()
+    storage = {"PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK": f"remote-file-system/{STORAGE}"}
+    pipeline.one_step.to_deployment(
+        DEPLOYMENT,
+        work_pool_name=pool,
+        entrypoint_type=EntrypointType.MODULE_PATH,
+        job_variables={"env": storage},
+    ).apply()
+
+
 if __name__ == "__main__":
     register(sys.argv[1])
+    if len(sys.argv) > 2:
+        register_apart(sys.argv[1], sys.argv[2])

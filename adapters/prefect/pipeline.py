@@ -8,11 +8,13 @@ from typing import Any
 
 from prefect import flow, task, unmapped
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import State, TaskRun
+from prefect.client.schemas.objects import FlowRun, State, TaskRun
+from prefect.deployments import run_deployment
 from prefect.runtime import task_run
 from prefect.states import Completed
 from prefect.tasks import Task
 
+from adapters.podspec import RUN_LABEL
 from adapters.workloads import SWEEP
 from core.config import PipelineConfig
 from core.entry import run_step
@@ -20,6 +22,8 @@ from core.errors import BadInput
 
 Outputs = Mapping[str, str]
 DEFAULTS = PipelineConfig()
+STEP = "step/bench"
+"""The deployment that runs one step on infrastructure of its own."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +33,8 @@ class Run:
     run_id: str
     config: PipelineConfig
     index: int | None = None
+    apart: bool = False
+    """Whether each step runs on infrastructure of its own, not in this process."""
 
     def but(self, **settings: Any) -> PipelineConfig:
         """The run's configuration with other settings."""
@@ -57,11 +63,35 @@ step = partial(
 
 
 def call(name: str, run: Run, *given: Outputs) -> Outputs:
-    """Run a step of the core here; of what earlier steps left, it is given what is in `given`."""
+    """Run a step of the core; of what earlier steps left, it is given what is in `given`."""
     inputs = {key: value for outputs in given for key, value in outputs.items()}
+    return deployed(name, run, inputs) if run.apart else here(name, run, inputs)
+
+
+def here(name: str, run: Run, inputs: Outputs) -> Outputs:
+    """Run a step in this process."""
     result = run_step(name, run_id=run.run_id, config=run.config, inputs=inputs, index=run.index)
     print(json.dumps({"step": name, "outputs": dict(result.outputs)}))
     return dict(result.outputs)
+
+
+def deployed(name: str, run: Run, inputs: Outputs) -> Outputs:
+    """Run a step as a flow run of its own deployment. Raises what it raised, and where it crashed."""
+    parameters = {
+        "name": name,
+        "run_id": run.run_id,
+        "inputs": dict(inputs),
+        "config": run.config.model_dump(mode="json", exclude_unset=True),
+        "index": run.index,
+    }
+    made: FlowRun = run_deployment(
+        STEP,
+        parameters=parameters,
+        flow_run_name=step_name(),
+        job_variables={"labels": {RUN_LABEL: run.run_id}},
+    )
+    outputs: Outputs = made.state.result()
+    return outputs
 
 
 def pick(outputs: Outputs, *names: str) -> Outputs:
@@ -136,10 +166,18 @@ def not_promoted(metrics: Outputs) -> State[Any]:
     return Completed(name="NotPromoted", message=f"score {metrics['score']} is below the gate")
 
 
+@flow(name="step", log_prints=True, persist_result=True)
+def one_step(
+    name: str, run_id: str, inputs: Outputs, config: PipelineConfig = DEFAULTS, index: int | None = None
+) -> Outputs:
+    """One step of a run whose steps are apart; what it leaves is stored where that run can read it."""
+    return here(name, Run(run_id, config, index), inputs)
+
+
 @flow(log_prints=True)
-def pipeline(run_id: str, config: PipelineConfig = DEFAULTS) -> State[Any] | None:
+def pipeline(run_id: str, config: PipelineConfig = DEFAULTS, apart: bool = False) -> State[Any] | None:
     """The seven steps of the recommender, one after another."""
-    run = Run(run_id, config)
+    run = Run(run_id, config, apart=apart)
     data = ingest(run)
     split = preprocess(run, data)
     model = train(run, split)
@@ -153,24 +191,24 @@ def pipeline(run_id: str, config: PipelineConfig = DEFAULTS) -> State[Any] | Non
 
 
 @flow(log_prints=True)
-def chain(run_id: str, steps: int, config: PipelineConfig = DEFAULTS) -> None:
+def chain(run_id: str, steps: int, config: PipelineConfig = DEFAULTS, apart: bool = False) -> None:
     """Small steps, one after another."""
     for index in range(steps):
-        probe(Run(run_id, config, index))
+        probe(Run(run_id, config, index, apart))
 
 
 @flow(log_prints=True)
-def fanout(run_id: str, steps: int, config: PipelineConfig = DEFAULTS) -> None:
+def fanout(run_id: str, steps: int, config: PipelineConfig = DEFAULTS, apart: bool = False) -> None:
     """Small steps, all at once."""
-    probe.map([Run(run_id, config, index) for index in range(steps)]).result()
+    probe.map([Run(run_id, config, index, apart) for index in range(steps)]).result()
 
 
 @flow(log_prints=True)
-def sweep(run_id: str, config: PipelineConfig = DEFAULTS) -> State[Any] | None:
+def sweep(run_id: str, config: PipelineConfig = DEFAULTS, apart: bool = False) -> State[Any] | None:
     """Candidates side by side, each at its own pace; the best one is registered."""
-    run = Run(run_id, config)
+    run = Run(run_id, config, apart=apart)
     data = ingest(run)
-    runs = [Run(run_id, run.but(**candidate), index) for index, candidate in enumerate(SWEEP)]
+    runs = [Run(run_id, run.but(**candidate), index, apart) for index, candidate in enumerate(SWEEP)]
     splits = preprocess.map(runs, unmapped(data))
     models = train.map(runs, splits)
     metrics = evaluate.map(runs, splits, models)
@@ -178,6 +216,6 @@ def sweep(run_id: str, config: PipelineConfig = DEFAULTS) -> State[Any] | None:
     best = select(run, candidates)
     if best["passed"] != "true":
         return not_promoted(best)
-    chosen = Run(run_id, run.but(seed=int(best["seed"]), k=int(best["k"])))
+    chosen = Run(run_id, run.but(seed=int(best["seed"]), k=int(best["k"])), apart=apart)
     register(chosen, data, best, candidates[int(best["index"])])
     return None

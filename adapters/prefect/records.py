@@ -1,7 +1,7 @@
 """What Prefect's rows say of a run, as a timeline: pure functions of the API's answers."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from adapters.base import Attempt, Timeline
@@ -84,6 +84,61 @@ def timeline_of(
         attempts=tuple(sorted(attempts, key=lambda a: (a.started or 0.0, a.step, a.index or 0, a.attempt))),
         skipped=left_out(flow_run, workload),
     )
+
+
+def is_apart(flow_run: Document) -> bool:
+    """Whether each step of a flow run is a flow run of its own."""
+    return bool(flow_run["parameters"].get("apart"))
+
+
+def timeline_apart(
+    run_id: str,
+    flow_run: Document,
+    workload: str,
+    children: Sequence[Document],
+    pods: Mapping[str, str],
+) -> Timeline:
+    """A run whose steps are flow runs of their own, an attempt each. `pods` are theirs, by flow run id."""
+    counts: dict[Member, int] = {}
+    attempts = []
+    for row in sorted(children, key=lambda row: (row["created"], row["id"])):
+        member = member_of(row)
+        if member is None:
+            continue
+        counts[member] = counts.get(member, 0) + 1
+        attempts.append(
+            Attempt(
+                step=member.step,
+                index=member.index,
+                attempt=counts[member],
+                native_id=row["id"],
+                pod_name=pods.get(row["id"]),
+                started=epoch(row["start_time"]),
+                finished=epoch(row["end_time"]),
+                status=row["state_name"],
+                message=(row.get("state") or {}).get("message") or "",
+            )
+        )
+    return Timeline(
+        run_id=run_id,
+        native_status=str(flow_run["state_name"]),
+        resolution_seconds=RESOLUTION,
+        started=epoch(flow_run["start_time"]),
+        finished=epoch(flow_run["end_time"]),
+        attempts=tuple(attempts),
+        skipped=left_out(flow_run, workload),
+    )
+
+
+def pods_of(events: Iterable[Document]) -> dict[str, str]:
+    """The pods of flow runs, by flow run id, from the worker's events of them; the latest of each."""
+    pods = {}
+    for event in events:
+        for related in event["related"]:
+            if related.get("prefect.resource.role") == "flow-run":
+                flow_run = related["prefect.resource.id"].removeprefix("prefect.flow-run.")
+                pods[flow_run] = event["resource"]["prefect.resource.name"]
+    return pods
 
 
 def attempts_of(task_run: Document, states: Sequence[Document] | None = None) -> list[Attempt]:

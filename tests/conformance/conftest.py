@@ -8,18 +8,50 @@ import pytest
 import adapters
 from bench import capabilities
 from bench.environment import fingerprint
-from tests.conformance.suite import Conformance
+from tests.conformance.suite import MUST_PASS, Conformance
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    _leave_out_optional(config, items)
     for item in items:
         owner = getattr(item, "cls", None)
         if owner is None or not issubclass(owner, Conformance):
             continue
+        _check_gaps(owner)
         for gap in owner.gaps:
             if item.name == f"test_{gap.capability}":
                 reason = f"{gap.kind}: {gap.reason}"
                 item.add_marker(pytest.mark.xfail(strict=True, reason=reason))
+
+
+def _check_gaps(owner: type[Conformance]) -> None:
+    """A gap is one of the allowed ones. Raises `UsageError`."""
+    if banned := sorted(gap.capability for gap in owner.gaps if gap.capability in MUST_PASS):
+        raise pytest.UsageError(f"{owner.__name__}: {', '.join(banned)} must pass everywhere")
+    if sum(gap.kind == "notyet" for gap in owner.gaps) > 2:
+        raise pytest.UsageError(f"{owner.__name__}: at most two gaps may be 'notyet'")
+    if silent := sorted(g.capability for g in owner.gaps if g.kind == "never" and "://" not in g.reason):
+        raise pytest.UsageError(
+            f"{owner.__name__}: {', '.join(silent)}: 'never' cites the vendor's documentation"
+        )
+
+
+def _leave_out_optional(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Of a class that is not `always_whole`, only what must pass everywhere; `--whole-conformance` keeps all."""
+    if config.getoption("--whole-conformance") or config.getoption("--record-conformance"):
+        return
+    left_out = [
+        item
+        for item in items
+        if (owner := getattr(item, "cls", None)) is not None
+        and issubclass(owner, Conformance)
+        and not owner.always_whole
+        and getattr(item, "originalname", item.name).removeprefix("test_") not in MUST_PASS
+    ]
+    if left_out:
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
 
 
 _verdicts: dict[type[Conformance], dict[str, capabilities.Verdict]] = {}
@@ -60,7 +92,7 @@ def record_conformance(request: pytest.FixtureRequest) -> Any:
         adapter=owner.adapter,
         target=owner.target.value,
         configuration=owner.configuration,
-        adapter_sha256=capabilities.adapter_sha256(owner.adapter),
+        adapter_sha256=capabilities.adapter_sha256(owner.adapter, owner.target.value),
         recorded_at=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         environment=fingerprint({}, runtime.versions()),
         verdicts=_verdicts[owner],

@@ -12,7 +12,18 @@ from typing import Any, ClassVar
 import pytest
 
 import adapters
-from adapters.base import Driver, Gap, RunHandle, RunOutcome, RunRequest, Runtime, Status, Target, Timeline
+from adapters.base import (
+    Driver,
+    Gap,
+    RunHandle,
+    RunOutcome,
+    RunRequest,
+    Runtime,
+    Status,
+    Target,
+    Timeline,
+    Unsupported,
+)
 from adapters.workloads import PIPELINE, SWEEP
 from bench.observe import scene_of
 from bench.records import Scenario
@@ -88,6 +99,18 @@ class Bench:
         return self.finish(self.submit(workload, steps, deadline, **parameters), deadline)
 
 
+MUST_PASS = {
+    "gate_passes",
+    "gate_fails",
+    "retry_once",
+    "parameters",
+    "timeline",
+    "two_at_once_are_kept_apart",
+    "undeploy_leaves_nothing",
+}
+"""What no adapter may lack anywhere (names of tests without `test_`): no gap can be declared for these."""
+
+
 def fault(step: str, kind: str, *attempts: int) -> str:
     """The `fault` parameter."""
     return json.dumps({"step": step, "kind": kind, "on_attempts": list(attempts)})
@@ -100,11 +123,16 @@ class Conformance(ABC):
     target: ClassVar[Target]
     configuration: ClassVar[str] = "default"
     gaps: ClassVar[tuple[Gap, ...]] = ()
+    always_whole: ClassVar[bool] = True
+    """False: without `--whole-conformance` only `MUST_PASS` is asked; the rest is asked when verdicts are stored."""
 
     @pytest.fixture(scope="class")
     def bench(self) -> Bench:
         bench = Bench(self.adapter, self.target, self.configuration)
-        bench.runtime.deploy(self.configuration)
+        try:
+            bench.runtime.deploy(self.configuration)
+        except Unsupported as reason:
+            pytest.skip(reason.message)
         return bench
 
     @pytest.fixture(scope="class")
@@ -231,6 +259,21 @@ class Conformance(ABC):
     @abstractmethod
     def leftovers(self, bench: Bench) -> list[str]:
         """What `undeploy` should have removed and is still there; each adapter knows its own."""
+
+
+@pytest.mark.kind
+@pytest.mark.usefixtures("cluster_is_up")
+class KindConformance(Conformance):
+    """The suite on the kind cluster."""
+
+    target: ClassVar[Target] = Target.KIND
+    always_whole: ClassVar[bool] = False
+
+    @pytest.fixture(scope="class", autouse=True)
+    def stopped(self) -> Iterator[None]:
+        """Leave the CPU to the next class."""
+        yield
+        adapters.load(self.adapter).runtime(self.target).scale(False)
 
 
 class LocalConformance(Conformance):

@@ -1,12 +1,29 @@
 """What the Airflow adapter makes of the API's answers; no server."""
 
+import json
+from base64 import urlsafe_b64decode
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 
 from adapters.airflow.adapter import AirflowAdapter, dag_of, native, step_of, timeline_of
 from adapters.airflow.api import seconds
+from adapters.airflow.cluster import (
+    configuration_documents,
+    dag_files,
+    event_of,
+    fernet_key,
+    migrate_documents,
+    pipeline_documents,
+    server_documents,
+    task_pod,
+)
+from adapters.airflow.deploy.airflow_local_settings import pod_mutation_hook
+from adapters.airflow.runtime import not_reported
 from adapters.base import BenchError, RunHandle, RunRequest, Target, Unsupported
+from adapters.podspec import has_read_only_root, is_restricted
 
 RUN = {
     "dag_run_id": "r1",
@@ -103,9 +120,108 @@ def test_a_handle_names_dag_and_run() -> None:
     assert native(handle) == ("recommender", "a-1")
 
 
-def test_kubernetes_is_not_wired() -> None:
+def test_only_kind_has_a_configuration_for_pods() -> None:
     adapter = AirflowAdapter()
-    assert adapter.configurations(Target.KIND) == ()
-    assert [each.name for each in adapter.configurations(Target.LOCAL)] == ["default", "tuned"]
+    names = {target: [each.name for each in adapter.configurations(target)] for target in Target}
+    assert names == {
+        Target.LOCAL: ["default", "tuned"],
+        Target.KIND: ["default", "tuned", "tuned-batch"],
+        Target.K8S: [],
+    }
+    assert {each.task for each in adapter.configurations(Target.KIND)} == {"pod"}
     with pytest.raises(Unsupported, match="not wired yet"):
-        adapter.runtime(Target.KIND)
+        adapter.runtime(Target.K8S)
+
+
+IMAGE = "bench.local/airflow@sha256:" + "a" * 64
+
+
+def pod_templates() -> dict[str, Any]:
+    """Every pod that the manifests or the executor make, by the name of its owner."""
+    documents = [*server_documents(IMAGE, {"KNOB": "0.1"}, "0"), *migrate_documents(IMAGE, "migrate")]
+    return {
+        **{each["metadata"]["name"]: each["spec"]["template"] for each in documents},
+        "task": task_pod(IMAGE),
+    }
+
+
+def test_every_pod_is_restricted_with_a_read_only_root_and_an_image_by_digest() -> None:
+    for name, pod in pod_templates().items():
+        assert is_restricted(pod) and has_read_only_root(pod), name
+        assert [each["image"] for each in pod["spec"]["containers"]] == [IMAGE], name
+        assert all("requests" in each["resources"] for each in pod["spec"]["containers"]), name
+        assert pod["spec"]["enableServiceLinks"] is False, name
+
+
+def test_only_those_who_ask_kubernetes_have_a_token() -> None:
+    asking = {n for n, pod in pod_templates().items() if pod["spec"]["automountServiceAccountToken"]}
+    assert asking == {"airflow-api-server", "airflow-scheduler"}
+
+
+def test_a_task_pod_gets_no_secret_of_the_servers() -> None:
+    text = json.dumps(task_pod(IMAGE))
+    assert "SQL_ALCHEMY" not in text and "airflow-secrets" not in text and "JWT" not in text
+
+
+def test_the_scheduler_alone_gets_the_knob() -> None:
+    pods = pod_templates()
+    having = [name for name, pod in pods.items() if "KNOB" in json.dumps(pod)]
+    assert having == ["airflow-scheduler"]
+
+
+def test_rights_are_in_the_pipelines_namespace_only() -> None:
+    documents = pipeline_documents()
+    assert {each["metadata"]["namespace"] for each in documents} == {"bookstore-ml"}
+    assert not any(each["kind"].startswith("Cluster") for each in documents)
+
+
+def test_settings_hold_the_pod_template_and_the_policy() -> None:
+    documents = configuration_documents(IMAGE, {"A": "word"}, "open-sesame")
+    (settings,) = (each["data"] for each in documents if each["metadata"]["name"] == "airflow-settings")
+    assert yaml.safe_load(settings["pod_template.yaml"]) == task_pod(IMAGE)
+    assert "pod_mutation_hook" in settings["airflow_local_settings.py"]
+    assert "open-sesame" not in json.dumps([each for each in documents if each["kind"] != "Secret"])
+
+
+def test_dag_files_are_there_and_links_are_not_followed() -> None:
+    assert dag_files()["recommender.py"].endswith("dag = recommender()\n")
+    assert dag_files()[".airflowignore"] == "..*\n"
+
+
+def test_the_policy_labels_a_pod_with_its_run() -> None:
+    pod = SimpleNamespace(metadata=SimpleNamespace(annotations={"run_id": "r-1"}, labels={"a": "b"}))
+    pod_mutation_hook(pod)
+    assert pod.metadata.labels == {"a": "b", "bench.local/run-id": "r-1"}
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [('{"event": "hello", "level": "info"}', "hello"), ("plain", "plain"), ("[1]", "[1]"), ("{}", "{}")],
+)
+def test_events_are_taken_out_of_what_a_pod_printed(line: str, expected: str) -> None:
+    assert event_of(line) == expected
+
+
+def test_a_fernet_key_is_32_bytes() -> None:
+    assert len(urlsafe_b64decode(fernet_key("0" * 32))) == 32
+
+
+def test_a_heartbeat_from_before_the_start_does_not_count() -> None:
+    beat = "2026-01-01T00:00:00Z"
+    said = {
+        part: {"status": "healthy", f"latest_{part}_heartbeat": beat}
+        for part in ("scheduler", "dag_processor", "triggerer")
+    }
+    at = seconds(beat) or 0.0
+    assert not_reported(said, {"airflow-scheduler": at - 1}) == ""
+    assert (
+        not_reported(said, {"airflow-triggerer": at + 1}) == "triggerer has not reported since it was started"
+    )
+    said["scheduler"]["status"] = "unhealthy"
+    assert not_reported(said, {}) == "scheduler is unhealthy"
+
+
+def test_a_pods_name_is_told_where_tasks_are_pods() -> None:
+    tries = [tried("train", "10", hostname="recommender-train-x")]
+    assert [a.pod_name for a in timeline_of(RUN, tries, in_pods=True).attempts] == ["recommender-train-x"]
+    assert [a.pod_name for a in timeline_of(RUN, tries).attempts] == [None]

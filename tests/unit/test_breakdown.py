@@ -393,6 +393,22 @@ def test_calls_in_an_older_process_go_straight_to_user_start() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("task", ["process", "call"])
+def test_a_pod_that_runs_all_steps_is_a_boundary_of_the_first_only(task: str) -> None:
+    run = MadeRun(scenario("prefect"))
+    first = run.pods[0]
+    run.pods[1:] = []
+    run.attempts = [attempt.model_copy(update={"pod_name": None}) for attempt in run.attempts]
+    for event in run.ledger:
+        event.update(pod_uid=first.uid, pod_name=first.name)
+    found = breakdown(run.of, run.client, run.timeline, run.pods, run.ledger, task)
+    assert found.errors == ()
+    assert [part.step for part in parts(found, "create")] == ["ingest"]
+    assert len(parts(found, "handoff")) == 6
+    assert all(part.clocks == "ledger" for part in parts(found, "handoff"))
+    assert len(parts(found, "imports")) == (7 if task == "process" else 0)
+
+
 def test_the_order_of_pods_and_of_the_ledger_does_not_matter() -> None:
     run = MadeRun(scenario("argo", "sweep", 4))
     forward = run.breakdown()

@@ -8,6 +8,7 @@ from adapters.base import BenchError
 from bench import capabilities
 from bench.capabilities import CAPABILITIES, Conformance, Verdict
 from bench.records import Environment
+from tests.conformance.suite import MUST_PASS
 from tests.conformance.suite import Conformance as Suite
 
 ROOT = Path(__file__).parents[2]
@@ -19,7 +20,7 @@ def made(**verdicts: Verdict) -> Conformance:
         adapter="argo",
         target="kind",
         configuration="tuned",
-        adapter_sha256=capabilities.adapter_sha256("argo"),
+        adapter_sha256=capabilities.adapter_sha256("argo", "kind"),
         recorded_at="2026-01-01T00:00:00Z",
         environment=Environment(blocking={}),
         verdicts={**everything, **verdicts},
@@ -30,6 +31,10 @@ def test_the_table_asks_what_the_suite_asks() -> None:
     assert set(CAPABILITIES) == {
         name.removeprefix("test_") for name in dir(Suite) if name.startswith("test_")
     }
+
+
+def test_what_must_pass_is_asked() -> None:
+    assert set(CAPABILITIES) > MUST_PASS
 
 
 def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
@@ -59,11 +64,13 @@ def test_what_no_longer_holds_is_named(found: Conformance, problem: str) -> None
 def test_a_changed_adapter_has_another_digest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "adapters" / "x").mkdir(parents=True)
     monkeypatch.setattr(capabilities, "ROOT", tmp_path)
-    before = capabilities.adapter_sha256("x")
+    before = capabilities.adapter_sha256("x", "kind")
     (tmp_path / "adapters" / "x" / "README.md").write_text("words")
-    assert capabilities.adapter_sha256("x") == before
+    (tmp_path / "adapters" / "x" / "local.py").write_text("code of the other target")
+    assert capabilities.adapter_sha256("x", "kind") == before
+    assert capabilities.adapter_sha256("x", "local") != before
     (tmp_path / "adapters" / "x" / "adapter.py").write_text("code")
-    assert capabilities.adapter_sha256("x") != before
+    assert capabilities.adapter_sha256("x", "kind") != before
 
 
 def test_a_page_without_marks_is_refused(tmp_path: Path) -> None:

@@ -95,7 +95,12 @@ def test_an_unknown_name_is_refused_with_the_known_ones(
 
 def test_names_are_completed_one_after_another() -> None:
     assert cluster_cli._complete_with("air") == [*pins.ORCHESTRATORS, "all"]
-    assert cluster_cli._complete_with("airflow,") == ["airflow,prefect", "airflow,dagster", "airflow,all"]
+    assert cluster_cli._complete_with("airflow,") == [
+        "airflow,prefect",
+        "airflow,dagster",
+        "airflow,kfp",
+        "airflow,all",
+    ]
 
 
 def test_a_failure_is_told_on_standard_error_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

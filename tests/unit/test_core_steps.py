@@ -239,7 +239,8 @@ def test_oom_is_a_real_one_where_memory_is_limited(home: Home, small_cgroup: tup
     assert done.returncode == -signal.SIGKILL
     kills = dict(line.split() for line in counters.read_text().splitlines())
     assert int(kills["oom_kill"]) == 1
-    assert [event["event"] for event in home.events()] == ["start"]
+    started, struck = home.events()
+    assert (started["event"], struck["event"], struck["data"]["effect"]) == ("start", "effect", "fault")
 
 
 # --- select ------------------------------------------------------------------------------------------

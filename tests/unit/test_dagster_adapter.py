@@ -4,18 +4,15 @@ from typing import Any
 
 import pytest
 
+from adapters import podspec
 from adapters.base import Target, Unsupported
-from adapters.dagster.adapter import (
-    CONFIGURATIONS,
-    EXECUTION,
-    DagsterAdapter,
-    first_failure,
-    processes_of,
-    timeline_of,
-    wrong_with,
-)
+from adapters.dagster import cluster
+from adapters.dagster.adapter import DagsterAdapter
 from adapters.dagster.api import why
+from adapters.dagster.local import CONFIGURATIONS, EXECUTION
 from adapters.dagster.names import STEPS, job_name, member_of
+from adapters.dagster.records import first_failure, processes_of, timeline_of
+from adapters.dagster.runtime import wrong_with
 from adapters.workloads import SWEEP, Member, phases
 
 T0 = 1_700_000_000_000
@@ -118,7 +115,8 @@ def test_a_length_has_a_job_of_its_own() -> None:
 
 def health(beat: float, loaded: dict[str, Any]) -> dict[str, Any]:
     daemons = [
-        {"daemonType": name, "lastHeartbeatTime": beat} for name in ("QUEUED_RUN_COORDINATOR", "MONITORING")
+        {"daemonType": name, "lastHeartbeatTime": beat, "required": True}
+        for name in ("QUEUED_RUN_COORDINATOR", "MONITORING")
     ]
     return {
         "answer": {"daemonHealth": {"allDaemonStatuses": daemons}},
@@ -165,9 +163,51 @@ def test_a_refusal_is_said_in_words() -> None:
 def test_configurations_differ_from_default_in_one_named_setting() -> None:
     adapter = DagsterAdapter()
     assert adapter.configurations(Target.LOCAL) == CONFIGURATIONS
-    assert adapter.configurations(Target.KIND) == ()
     assert {c.name for c in CONFIGURATIONS} == set(EXECUTION)
     assert CONFIGURATIONS[0].knob is None
     assert all(c.knob and c.source for c in CONFIGURATIONS[1:])
     with pytest.raises(Unsupported, match="not wired"):
-        adapter.driver(Target.KIND)
+        adapter.driver(Target.K8S)
+
+
+IMAGE = "bench.local/dagster@sha256:" + "0" * 64
+
+
+def test_servers_are_restricted_and_by_digest() -> None:
+    documents = cluster.servers("default", IMAGE, "postgresql://u:p@h/d")
+    pods = [each["spec"]["template"] for each in documents if each["kind"] == "Deployment"]
+    assert len(pods) == 3
+    for pod in pods:
+        assert podspec.is_restricted(pod) and podspec.has_read_only_root(pod)
+        assert [container["image"] for container in pod["spec"]["containers"]] == [IMAGE]
+        assert "postgresql://" not in str(pod)
+
+
+def test_pods_of_runs_are_like_everybodys() -> None:
+    config = cluster.instance("default", IMAGE)["run_launcher"]["config"]["run_k8s_config"]
+    pod = {"spec": {**config["pod_spec_config"], "containers": [config["container_config"]]}}
+    assert podspec.is_restricted(pod) and podspec.has_read_only_root(pod)
+    assert config["container_config"]["resources"] == podspec.RESOURCES
+    assert {"name": "IMAGE_DIGEST", "value": "sha256:" + "0" * 64} in config["container_config"]["env"]
+
+
+def test_configurations_on_kind_differ_in_one_setting() -> None:
+    default, tuned, _ = (cluster.instance(each.name, IMAGE) for each in cluster.CONFIGURATIONS)
+    assert {key for key in tuned if tuned[key] != default.get(key)} == {"run_coordinator"}
+    assert all(each.source for each in cluster.CONFIGURATIONS[1:])
+
+
+def test_an_attempt_has_the_pod_of_its_job() -> None:
+    def starting(job: str) -> dict[str, Any]:
+        entries = [{"label": "Kubernetes Job name", "text": job}]
+        return event("StepWorkerStartingEvent", "model", metadataEntries=entries)
+
+    events = [
+        starting("job-a"),
+        event("ExecutionStepUpForRetryEvent", "model", 5),
+        starting("job-b"),
+        event("ExecutionStepRestartEvent", "model", 10),
+        event("ExecutionStepSuccessEvent", "model", 20),
+    ]
+    attempts = timeline_of("r1", {}, events, {"job-a": "pod-a", "job-b": "pod-b"}).attempts
+    assert [a.pod_name for a in attempts] == ["pod-a", "pod-b"]

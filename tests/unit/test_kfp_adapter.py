@@ -1,11 +1,17 @@
-"""What is read from the log records of KFP's local runner."""
+"""What is read from the log records of KFP's local runner and from its backend, and what is installed for that."""
 
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
-from adapters.kfp import journal
+import pytest
+
+from adapters import podspec
+from adapters.base import Unsupported
+from adapters.kfp import cluster, journal, records
+from cluster import MissingImages, VendorImage
 
 RED, GREEN, CYAN, PLAIN = "\x1b[91m", "\x1b[92m", "\x1b[96m", "\x1b[0m"
 
@@ -135,3 +141,155 @@ def test_logs_of_one_step() -> None:
     assert journal.printed(log, "eval").splitlines()[1] == '{"step": "eval", "outputs": {"passed": "true"}}'
     assert "ingest" not in journal.printed(log, "eval") and "else" not in journal.printed(log, "eval")
     assert journal.printed(log, "train") == ""
+
+
+IMAGES = {
+    name: f"registry/{name}@sha256:1"
+    for name in (*map(cluster.short, cluster.VENDOR_IMAGES), "argo_controller", "argo_executor", "kfp")
+}
+SECRETS = {"mysql_password": "word", "s3_key": "key", "s3_secret": "secret"}
+
+
+def servers(configuration: str) -> dict[str, Any]:
+    """The Deployments of a configuration, by name."""
+    documents = cluster.server_documents(configuration, IMAGES, SECRETS)
+    return {each["metadata"]["name"]: each for each in documents if each["kind"] == "Deployment"}
+
+
+def test_servers_are_restricted_and_their_images_are_by_digest() -> None:
+    found = servers("default")
+    assert set(found) == set(cluster.ROLES)
+    for name, deployment in found.items():
+        template = deployment["spec"]["template"]
+        assert template["metadata"]["labels"] == {"app": name}
+        assert podspec.is_restricted(template) and podspec.has_read_only_root(template), name
+        assert all("@sha256:" in each["image"] for each in template["spec"]["containers"])
+        assert template["spec"]["enableServiceLinks"] is False
+
+
+def test_a_configuration_changes_the_controller_alone() -> None:
+    default, tuned = servers("default"), servers("tuned")
+    assert {name for name in default if default[name] != tuned[name]} == {cluster.CONTROLLER}
+
+
+def test_the_patch_makes_an_executor_a_step_pod() -> None:
+    patch = cluster.spec_patch(IMAGES["kfp"])
+    executor = patch["templates"][1]
+    main = executor["container"]
+    assert main["resources"] == podspec.RESOURCES and main["volumeMounts"] == podspec.mounts()
+    assert set(map(str, podspec.env_from())) < set(map(str, main["envFrom"]))
+    for template in patch["templates"]:
+        containers = [template["container"]]
+        pod = {
+            "spec": {
+                "securityContext": patch["securityContext"],
+                "containers": containers,
+                "initContainers": template.get("initContainers", []),
+            }
+        }
+        assert podspec.is_restricted(pod) and podspec.has_read_only_root(pod)
+
+
+def test_what_pods_may_read_is_named() -> None:
+    (role,) = (
+        each
+        for each in cluster.pipeline_documents()
+        if (each["kind"], each["metadata"]["name"]) == ("Role", "pipeline-kfp")
+    )
+    assert all(rule.get("resourceNames") for rule in role["rules"] if rule["apiGroups"] == [""])
+
+
+def test_an_image_that_is_nowhere_is_said_before_anything_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def nowhere(names: Iterable[str]) -> None:
+        raise MissingImages(["ghcr.io/kubeflow/kfp-driver:2.15.0"])
+
+    monkeypatch.setattr(cluster.cluster, "vendor_images", nowhere)
+    runtime = cluster.KfpClusterRuntime(SimpleNamespace(kube=None))  # type: ignore[arg-type]
+    with pytest.raises(Unsupported, match="kfp-driver"):
+        runtime.deploy("default")
+
+
+def test_used_images_say_which_are_stand_ins() -> None:
+    found = {
+        "ghcr.io/kubeflow/kfp-driver:2.15.0": VendorImage("ghcr.io/kubeflow/kfp-driver@sha256:2", "ours"),
+        "docker.io/library/mysql:8.4": VendorImage("docker.io/library/mysql@sha256:3", ""),
+    }
+    assert cluster.used_images(found, "step@sha256:4")["data"] == {
+        "image_kfp-driver": "ghcr.io/kubeflow/kfp-driver:2.15.0 sha256:2 (stand-in: ours)",
+        "image_mysql": "docker.io/library/mysql:8.4 sha256:3",
+    }
+
+
+def node(name: str, **more: Any) -> dict[str, Any]:
+    """A node of a Workflow's status, by default an executor's pod that succeeded."""
+    return {
+        "id": f"wf-{abs(hash(name))}",
+        "name": name,
+        "displayName": name.rsplit(".", 1)[-1],
+        "type": "Pod",
+        "phase": "Succeeded",
+        "templateName": "retry-system-container-impl",
+        "startedAt": "2026-01-01T00:00:00Z",
+        "finishedAt": "2026-01-01T00:00:05Z",
+        **more,
+    }
+
+
+def workflow(*nodes: dict[str, Any]) -> dict[str, Any]:
+    """A Workflow with these nodes."""
+    return {
+        "metadata": {"name": "wf"},
+        "status": {"phase": "Succeeded", "nodes": {each["id"]: each for each in nodes}},
+    }
+
+
+def test_executors_are_attempts_and_drivers_are_not() -> None:
+    found = records.timeline_of(
+        "r",
+        {"state": "SUCCEEDED"},
+        workflow(
+            node("wf.root-driver", templateName="system-dag-driver"),
+            node("wf.root.ingest-driver", templateName="system-container-driver"),
+            node("wf.root.evaluate.executor(0)", phase="Failed"),
+            node("wf.root.evaluate.executor(1)", startedAt="2026-01-01T00:00:06Z"),
+            node("wf.root.evaluate.executor", type="Retry"),
+        ),
+    )
+    assert [(each.step, each.index, each.attempt) for each in found.attempts] == [
+        ("eval", None, 1),
+        ("eval", None, 2),
+    ]
+    assert (
+        found.attempts[0].pod_name
+        == f"wf-retry-system-container-impl-{abs(hash('wf.root.evaluate.executor(0)'))}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "step", "index"),
+    [
+        ("wf.root.probe.executor(0)", "probe", 0),
+        ("wf.root.probe-12.executor(0)", "probe", 11),
+        ("wf.root.for-loop-1.iteration-item(3:3).probe.executor(0)", "probe", 3),
+        ("wf.root.for-loop-2.iteration-item(1:1).train.executor(2)", "train", 1),
+        ("wf.root.condition-1.register.executor(0)", "register", None),
+    ],
+)
+def test_the_index_of_an_executor_is_in_its_path(name: str, step: str, index: int | None) -> None:
+    found = records.attempt_of("wf", node(name))
+    assert found is not None and (found.step, found.index) == (step, index)
+
+
+def test_a_group_left_out_leaves_out_its_steps() -> None:
+    spec = {
+        "components": {"comp-condition-1": {"dag": {"tasks": {"register": {}, "promote": {}, "monitor": {}}}}}
+    }
+    nodes = [node("wf.root.condition-1", type="Skipped", displayName="condition-1")]
+    assert records.skipped(spec, nodes) == ("monitor", "promote", "register")
+
+
+def test_why_is_the_last_failed_pod() -> None:
+    failed = node("wf.root.train.executor(2)", phase="Failed", message="exit code 137")
+    assert records.why(workflow(node("wf.root.ingest.executor(0)"), failed)) == (
+        "root.train.executor(2): exit code 137"
+    )

@@ -1,17 +1,20 @@
 """What the Prefect adapter makes of the API's answers."""
 
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from adapters import podspec
 from adapters.base import BenchError, RunRequest, Target, Unsupported
 from adapters.local.state import LocalState
-from adapters.prefect import records
+from adapters.prefect import cluster, records
 from adapters.prefect.adapter import PrefectAdapter, parameters_of, why
-from adapters.prefect.runtime import PrefectRuntime
+from adapters.prefect.local import LocalRuntime
 from adapters.workloads import PIPELINE, Member
+from cluster.state import PROJECT
 
 EPOCH = 1795453829.0
 """2026-11-23T17:10:29Z."""
@@ -194,7 +197,7 @@ def deploy(folder: Path, last_words: str) -> None:
         env_of=lambda extra: {},
         python=lambda extra: folder / "bin" / "python",
     )
-    PrefectRuntime(where).deploy("default")
+    LocalRuntime(where).deploy("default")
 
 
 def test_a_postgresql_without_the_extension_is_a_gap_of_this_machine(tmp_path: Path) -> None:
@@ -208,9 +211,75 @@ def test_a_server_that_dies_of_anything_else_is_an_error(tmp_path: Path) -> None
     assert not isinstance(caught.value, Unsupported)
 
 
-def test_kubernetes_is_not_wired_yet() -> None:
+IMAGE = "bench.local/prefect@sha256:" + "a" * 64
+
+
+def test_every_pod_on_kubernetes_is_restricted_and_its_image_by_digest() -> None:
+    documents = [
+        *cluster.server_objects(IMAGE, "postgresql+asyncpg://u:p@h/d", "bench:word"),
+        *cluster.worker_objects(IMAGE, "pods-tuned", "bench:word"),
+        *cluster.registration(IMAGE),
+        cluster.job_template(IMAGE)["job_configuration"]["job_manifest"],
+    ]
+    pods = [each["spec"]["template"] for each in documents if each["kind"] in ("Deployment", "Job")]
+    assert len(pods) == 4
+    for pod in pods:
+        assert podspec.is_restricted(pod)
+        assert podspec.has_read_only_root(pod)
+        assert {container["image"] for container in pod["spec"]["containers"]} == {IMAGE}
+
+
+def test_no_password_is_in_a_deployment() -> None:
+    documents = [
+        *cluster.server_objects(IMAGE, "postgresql+asyncpg://u:secret@h/d", "bench:secret"),
+        *cluster.worker_objects(IMAGE, "default", "bench:secret"),
+    ]
+    assert not any("secret@" in str(d) or ":secret'" in str(d) for d in documents if d["kind"] != "Secret")
+
+
+def test_the_knob_is_the_worker_s() -> None:
+    def knobs(configuration: str) -> dict[str, str]:
+        (worker,) = (d for d in cluster.worker_objects(IMAGE, configuration, "") if d["kind"] == "Deployment")
+        env = worker["spec"]["template"]["spec"]["containers"][0]["env"]
+        return {each["name"]: each["value"] for each in env if "QUERY" in each["name"]}
+
+    assert knobs("default") == knobs("pods") == {}
+    assert knobs("tuned") == knobs("pods-tuned") == {"PREFECT_WORKER_QUERY_SECONDS": "0.5"}
+
+
+def test_versions_on_kubernetes_are_those_locked() -> None:
+    packages = tomllib.loads((PROJECT / "uv.lock").read_text(encoding="utf-8"))["package"]
+    locked = {each["name"].replace("-", "_"): each.get("version") for each in packages}
+    assert {name: locked[name] for name in cluster.VERSIONS} == cluster.VERSIONS
+
+
+def child(name: str, start: float, end: float, **more: Any) -> dict[str, Any]:
+    return task_run(name, start, end, created=at(start), **more)
+
+
+def test_a_step_apart_is_a_flow_run_for_each_attempt() -> None:
+    rows = [child("probe-0", 3, 4, id="b"), child("probe-0", 1, 2, id="a", state_name="Crashed")]
+    run = flow_run(parameters={"run_id": "r1", "steps": 1, "apart": True})
+    assert records.is_apart(run) and not records.is_apart(flow_run())
+    first, second = records.timeline_apart("r1", run, "chain", rows, {"b": "pod-b"}).attempts
+    assert (first.attempt, first.status, first.pod_name) == (1, "Crashed", None)
+    assert (second.attempt, second.index, second.pod_name) == (2, 0, "pod-b")
+
+
+def test_the_worker_s_events_name_the_pods() -> None:
+    event = {
+        "resource": {"prefect.resource.name": "pod-a"},
+        "related": [
+            {"prefect.resource.role": "flow-run", "prefect.resource.id": "prefect.flow-run.a"},
+            {"prefect.resource.role": "flow", "prefect.resource.id": "prefect.flow.f"},
+        ],
+    }
+    assert records.pods_of([event]) == {"a": "pod-a"}
+
+
+def test_what_a_step_is_on_each_target() -> None:
     adapter = PrefectAdapter()
-    assert adapter.configurations(Target.KIND) == ()
-    with pytest.raises(Unsupported):
-        adapter.runtime(Target.KIND)
-    assert {configuration.task for configuration in adapter.configurations(Target.LOCAL)} == {"call"}
+    assert adapter.configurations(Target.K8S) == ()
+    assert adapter.configurations(Target.KIND)[0].name == "default"
+    assert {each.task for each in adapter.configurations(Target.KIND)} == {"call", "pod"}
+    assert {each.task for each in adapter.configurations(Target.LOCAL)} == {"call"}

@@ -1,0 +1,459 @@
+"""Airflow on Kubernetes: the vendor's four servers, and KubernetesExecutor, which makes a pod for each task."""
+
+import json
+import os
+import socket
+import time
+import tomllib
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Any
+
+import yaml
+from kubernetes import client
+from kubernetes.client.exceptions import ApiException
+
+from adapters import podspec
+from adapters.airflow.api import PAGE, UNFINISHED, AirflowApi, Json, run_path
+from adapters.airflow.runtime import (
+    API,
+    DAGS,
+    DATABASE,
+    PROCESSOR,
+    ROLES,
+    SCHEDULER,
+    START_SECONDS,
+    TRIGGERER,
+    USER,
+    dag_text,
+    not_parsed,
+    not_reported,
+)
+from adapters.base import BenchError, Component, TargetUnreachable
+from adapters.installation import Installation, digest_of, render
+from adapters.kube import Document, explained
+from adapters.podspec import RUN_LABEL
+from adapters.targets import PIPELINE_NAMESPACE, SYSTEM_NAMESPACE, ClusterTarget
+from cluster.state import PROJECT
+
+PACKAGE = "adapters.airflow"
+NAMESPACE = "airflow"
+PORT = 8080
+EXECUTION_API = f"http://{API}.{NAMESPACE}:{PORT}/execution/"
+SERVICE_ACCOUNT = "pipeline-airflow"
+DAG_FILES = "airflow-dags"
+"""The ConfigMap with a file for each DAG, in both namespaces."""
+MINE = "kubernetes_executor=True"
+"""The vendor's label of each pod that the executor made."""
+COMMAND = "bench.local/command"
+"""An annotation of the namespace: the command that has removed what earlier ones had left."""
+POLICY = "airflow_local_settings.py"
+END_SECONDS = 60.0
+SERVERS: Mapping[str, Mapping[str, Any]] = {
+    API: {
+        # The simple auth manager opens its file for writing.
+        "args": ["sh", "-c", "cp /login/passwords.json /tmp && exec airflow api-server"],
+        "kubernetes": True,
+        "mounts": ["login"],
+        "port": PORT,
+    },
+    SCHEDULER: {"args": ["airflow", "scheduler"], "kubernetes": True, "mounts": ["settings"]},
+    PROCESSOR: {"args": ["airflow", "dag-processor"], "mounts": ["dags"]},
+    TRIGGERER: {"args": ["airflow", "triggerer"]},
+}
+
+
+def locked(package: str) -> str:
+    """The version of a package in the project's lock file."""
+    known = tomllib.loads((PROJECT / "uv.lock").read_text(encoding="utf-8"))["package"]
+    return next((str(each["version"]) for each in known if each["name"] == package), "unknown")
+
+
+def task_pod(image: str) -> Document:
+    """The executor's pod template: a step's pod, with the DAGs' files."""
+    names = {
+        "AIRFLOW__CORE__DAGS_FOLDER": "/dags",
+        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": EXECUTION_API,
+    }
+    container = {
+        "name": "base",
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "env": [
+            *podspec.env(image.rsplit("@", 1)[1]),
+            *({"name": name, "value": value} for name, value in names.items()),
+        ],
+        "envFrom": podspec.env_from(),
+        "resources": podspec.RESOURCES,
+        "securityContext": podspec.CONTAINER_SECURITY,
+        "volumeMounts": [*podspec.mounts(), {"name": "dags", "mountPath": "/dags", "readOnly": True}],
+    }
+    return {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "placeholder"},
+        "spec": {
+            "serviceAccountName": SERVICE_ACCOUNT,
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "restartPolicy": "Never",
+            "securityContext": podspec.POD_SECURITY,
+            "containers": [container],
+            "volumes": [*podspec.volumes(), {"name": "dags", "configMap": {"name": DAG_FILES}}],
+        },
+    }
+
+
+def dag_files() -> dict[str, str]:
+    """The DAGs' folder as a ConfigMap; the folders that Kubernetes' links lead to are not looked into."""
+    return {".airflowignore": "..*\n", **{f"{dag_id}.py": dag_text(call) for dag_id, call in DAGS.items()}}
+
+
+def pipeline_documents() -> list[Document]:
+    """What is made in the pipelines' namespace."""
+    values = {"namespace": NAMESPACE, "pipelines": PIPELINE_NAMESPACE, "dags": json.dumps(dag_files())}
+    return render(PACKAGE, "pipeline.yaml", **values)
+
+
+def configuration_documents(image: str, secrets: Mapping[str, str], password: str) -> list[Document]:
+    """Settings and secrets of the servers, and their Service."""
+    policy = files(PACKAGE).joinpath("deploy", POLICY).read_text(encoding="utf-8")
+    settings = {POLICY: policy, "pod_template.yaml": yaml.safe_dump(task_pod(image), sort_keys=False)}
+    return render(
+        PACKAGE,
+        "configuration.yaml",
+        namespace=NAMESPACE,
+        pipelines=PIPELINE_NAMESPACE,
+        execution_api=EXECUTION_API,
+        user=USER,
+        secrets=json.dumps(secrets),
+        login=json.dumps({"passwords.json": json.dumps({USER: password})}),
+        settings=json.dumps(settings),
+        dags=json.dumps(dag_files()),
+    )
+
+
+def migrate_documents(image: str, name: str) -> list[Document]:
+    """The job that makes the database's tables."""
+    return render(
+        PACKAGE,
+        "migrate.yaml",
+        namespace=NAMESPACE,
+        job=name,
+        image=image,
+        pod_security=json.dumps(podspec.POD_SECURITY),
+        security=json.dumps(podspec.CONTAINER_SECURITY),
+    )
+
+
+def server_documents(image: str, settings: Mapping[str, str], config_sha256: str) -> list[Document]:
+    """The servers' Deployments; `settings` are the scheduler's."""
+    environments = {SCHEDULER: {"PYTHONPATH": "/settings", **settings}}
+    servers = [
+        {
+            "name": name,
+            "role": ROLES[name],
+            "env": json.dumps(
+                [{"name": key, "value": value} for key, value in environments.get(name, {}).items()]
+            ),
+            **{"kubernetes": False, "mounts": [], "port": None},
+            **more,
+            "args": json.dumps(more["args"]),
+        }
+        for name, more in SERVERS.items()
+    ]
+    sources = {
+        "login": {"name": "login", "secret": {"secretName": "airflow-login"}},
+        "settings": {"name": "settings", "configMap": {"name": "airflow-settings"}},
+        "dags": {"name": "dags", "configMap": {"name": DAG_FILES}},
+    }
+    return render(
+        PACKAGE,
+        "servers.yaml",
+        namespace=NAMESPACE,
+        image=image,
+        servers=servers,
+        config_sha256=config_sha256,
+        mount_sources={name: json.dumps(source) for name, source in sources.items()},
+        pod_security=json.dumps(podspec.POD_SECURITY),
+        security=json.dumps(podspec.CONTAINER_SECURITY),
+    )
+
+
+class ClusterAirflow:
+    """The servers in a namespace of their own; task pods in the pipelines'; see `adapters.base.Runtime`."""
+
+    tasks_are_pods = True
+
+    def __init__(self, where: ClusterTarget, settings: Mapping[str, Mapping[str, str]]) -> None:
+        """`settings`: what each configuration changes in the scheduler's environment."""
+        self.where, self.kube = where, where.kube
+        self.installation = Installation(where, NAMESPACE)
+        self._settings = settings
+        self._api: AirflowApi | None = None
+
+    # Runtime
+
+    def deploy(self, configuration: str) -> None:
+        """Install, or change to `configuration`: then only the scheduler is another pod.
+
+        Raises `BenchError` for an unknown configuration, or where a server does not become healthy.
+        """
+        if configuration not in self._settings:
+            known = ", ".join(self._settings)
+            raise BenchError(f"airflow has no configuration '{configuration}'", f"one of: {known}")
+        self.where.ensure("airflow")
+        image = self.where.image("airflow")
+        self.installation.open()
+        documents = configuration_documents(
+            image, self._secrets(), self.installation.secret("airflow-password")
+        )
+        self.kube.apply(documents)
+        self.kube.apply(pipeline_documents())
+        self._migrate(image)
+        self.kube.apply(server_documents(image, self._settings[configuration], digest_of(documents)))
+        self.scale(True)
+        self._remove_abandoned()
+
+    def undeploy(self) -> None:
+        """Remove the servers, the pods of runs, the database and what is in the pipelines' namespace."""
+        if self.installation.exists():
+            self.scale(False)
+        self._remove_pods(MINE)
+        self.installation.drop_database(DATABASE)
+        self.installation.close(pipeline_documents())
+        self._api = None
+
+    def scale(self, on: bool) -> None:
+        """Start or stop the servers; returns when they are healthy and know the DAGs, or gone."""
+        self.installation.scale(on)
+        if on:
+            self._wait_until(self.health)
+            since = self._started().get(PROCESSOR, 0.0)
+            self._wait_until(lambda: "".join(not_parsed(self.api, dag_id, since) for dag_id in DAGS))
+
+    def health(self) -> str:
+        """Empty when all servers are ready and have reported to the database since they were started."""
+        if wrong := self.installation.health(SERVERS):
+            return wrong
+        try:
+            return not_reported(self.api.get("/monitor/health"), self._started())
+        except TargetUnreachable as error:
+            return error.message
+
+    def components(self) -> tuple[Component, ...]:
+        """The four servers, and the platform's database."""
+        return (
+            *(
+                Component(name=name, namespace=NAMESPACE, selector=f"app={name}", role=role)
+                for name, role in ROLES.items()
+            ),
+            Component(name="postgres", namespace=SYSTEM_NAMESPACE, selector="app=postgres", role="database"),
+        )
+
+    def versions(self) -> Mapping[str, str]:
+        """Versions as locked; the knob is part of the scenario."""
+        return {
+            "airflow": locked("apache-airflow"),
+            "airflow_executor": "KubernetesExecutor",
+            "airflow_kubernetes_provider": locked("apache-airflow-providers-cncf-kubernetes"),
+            "airflow_database": "postgresql",
+        }
+
+    # What the driver needs
+
+    @property
+    def api(self) -> AirflowApi:
+        """A connection to the API server, through the Kubernetes API."""
+        if self._api is None:
+            url = self.installation.url(API, PORT)
+            self._api = AirflowApi(url, USER, self.installation.secret("airflow-password"))
+        return self._api
+
+    def deployed(self) -> bool:
+        """Whether there are servers that may know of runs."""
+        return self.installation.exists() and API in self.installation.deployments()
+
+    @contextmanager
+    def answering(self) -> Iterator[AirflowApi]:
+        """The API; where its server does not run, it is started for as long as the block lasts."""
+        if not self.installation.health([API]):
+            yield self.api
+            return
+        self.installation.scale(True, API)
+        try:
+            yield self.api
+        finally:
+            self.installation.scale(False, API)
+
+    def add_dag(self, dag_id: str, call: str) -> None:
+        """Make sure that Airflow has the DAG that `call` gives.
+
+        The DAG processor looks for new files every 5 minutes as shipped; asking it to parse one that it knows
+        makes it look at once. Raises `BenchError` where the DAG does not appear.
+        """
+        if not not_parsed(self.api, dag_id, 0):
+            return
+        change = {"data": {f"{dag_id}.py": dag_text(call)}}
+        with explained(f"adding the DAG {dag_id}"):
+            for namespace in (PIPELINE_NAMESPACE, NAMESPACE):
+                self.kube.core.patch_namespaced_config_map(DAG_FILES, namespace, change)
+            self._sync_files()
+
+        def parsed() -> str:
+            token = self.api.get(f"/dags/{next(iter(DAGS))}")["file_token"]
+            self.api.find("PUT", f"/parseDagFile/{token}", 409)  # 409: already asked for
+            return not_parsed(self.api, dag_id, 0)
+
+        self._wait_until(parsed)
+
+    def remove_run(self, dag_id: str, run_id: str) -> None:
+        """Mark a run as failed, end its pods, delete it. Raises `BenchError` where a pod does not end."""
+        path = run_path(dag_id, run_id)
+        if self.api.get(path)["state"] in UNFINISHED:
+            self.api.find("PATCH", path, json={"state": "failed"})
+        label = f"{RUN_LABEL}={run_id}"
+        self._remove_pods(label)
+        self.api.find("DELETE", path)
+        self._remove_pods(label)  # the scheduler may have been about to make one
+
+    def log(self, dag_id: str, run_id: str, task: Json, attempt: int) -> list[str]:
+        """What an attempt's pod printed, as long as it is kept."""
+        labels = {RUN_LABEL: run_id, "task_id": task["task_id"], "try_number": str(attempt)}
+        if task["map_index"] >= 0:
+            labels["map_index"] = str(task["map_index"])
+        selector = ",".join(f"{name}={value}" for name, value in labels.items())
+        lines: list[str] = []
+        with explained(f"reading the logs of {task['task_id']}"):
+            for pod in self._pods(PIPELINE_NAMESPACE, selector):
+                text = self.kube.core.read_namespaced_pod_log(
+                    pod.metadata.name, PIPELINE_NAMESPACE, _preload_content=False
+                )
+                lines += [event_of(line) for line in text.data.decode(errors="replace").splitlines()]
+        return lines
+
+    # Parts
+
+    def _secrets(self) -> dict[str, str]:
+        secret = self.installation.secret
+        database = self.installation.database(DATABASE)
+        return {
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://{database}",
+            "AIRFLOW__CORE__FERNET_KEY": fernet_key(secret("airflow-fernet")),
+            "AIRFLOW__API__SECRET_KEY": secret("airflow-api"),
+            "AIRFLOW__API_AUTH__JWT_SECRET": secret("airflow-jwt"),
+        }
+
+    def _migrate(self, image: str) -> None:
+        """Have the database of this version; done once. Raises `BenchError` with the job's log where it fails."""
+        name = f"airflow-migrate-{locked('apache-airflow').replace('.', '-')}"
+        jobs = client.BatchV1Api(self.kube.api)
+        with explained("making Airflow's database"):
+            found = jobs.list_namespaced_job(NAMESPACE, field_selector=f"metadata.name={name}").items
+            if found and found[0].status.succeeded:
+                return
+            documents = migrate_documents(image, name)
+            self.kube.remove(documents)
+            self.kube.apply(documents)
+            end = time.monotonic() + START_SECONDS
+            while time.monotonic() < end:
+                status = jobs.read_namespaced_job(name, NAMESPACE).status
+                if status.succeeded:
+                    return
+                if status.failed:
+                    break
+                time.sleep(0.5)
+        raise BenchError(
+            "airflow's database could not be made",
+            "bench cluster status",
+            self._last_lines("airflow-migrate"),
+        )
+
+    def _pods(self, namespace: str, selector: str) -> list[Any]:
+        found: list[Any] = self.kube.core.list_namespaced_pod(namespace, label_selector=selector).items
+        return found
+
+    def _last_lines(self, app: str) -> str:
+        lines = []
+        for pod in self._pods(NAMESPACE, f"app={app}"):
+            try:
+                lines.append(
+                    self.kube.core.read_namespaced_pod_log(pod.metadata.name, NAMESPACE, tail_lines=20)
+                )
+            except ApiException as error:
+                lines.append(f"{pod.metadata.name}: {pod.status.phase}, no log: {error.reason}")
+        return "\n".join(str(line) for line in lines)
+
+    def _started(self) -> dict[str, float]:
+        """When each server's container was started."""
+        with explained("looking at Airflow's servers"):
+            pods = self._pods(NAMESPACE, f"app in ({','.join(SERVERS)})")
+        return {
+            pod.metadata.labels["app"]: status.state.running.started_at.timestamp()
+            for pod in pods
+            for status in pod.status.container_statuses or []
+            if status.state.running
+        }
+
+    def _wait_until(self, wrong: Callable[[], str]) -> None:
+        """Wait until nothing is wrong. Raises `BenchError` with what still is."""
+        end = time.monotonic() + START_SECONDS
+        while said := wrong():
+            if time.monotonic() > end:
+                kept = "\n".join(self._last_lines(name) for name in SERVERS)
+                raise BenchError(f"airflow: {said} after {START_SECONDS:.0f} s", "bench cluster status", kept)
+            time.sleep(0.5)
+
+    def _sync_files(self) -> None:
+        """Have the kubelet bring a changed ConfigMap to the DAG processor now: any change of its pod does."""
+        touched = {"metadata": {"annotations": {"bench.local/touched": str(time.time_ns())}}}
+        for pod in self._pods(NAMESPACE, f"app={PROCESSOR}"):
+            self.kube.core.patch_namespaced_pod(pod.metadata.name, NAMESPACE, touched)
+
+    def _remove_pods(self, selector: str) -> None:
+        """Remove task pods; returns when they are gone. Raises `BenchError` where one stays."""
+        end = time.monotonic() + END_SECONDS
+        with explained("removing task pods"):
+            while pods := self._pods(PIPELINE_NAMESPACE, selector):
+                if time.monotonic() > end:
+                    names = ", ".join(pod.metadata.name for pod in pods)
+                    raise BenchError(f"pods that do not go away: {names}", "bench cluster status")
+                for pod in pods:
+                    if pod.metadata.deletion_timestamp is None:
+                        self._delete_pod(pod.metadata.name)
+                time.sleep(0.3)
+
+    def _delete_pod(self, name: str) -> None:
+        try:
+            self.kube.core.delete_namespaced_pod(name, PIPELINE_NAMESPACE, grace_period_seconds=1)
+        except ApiException as error:
+            if error.status != 404:
+                raise
+
+    def _remove_abandoned(self) -> None:
+        """Remove the runs that an earlier command left unfinished: Airflow would go on with them."""
+        command = f"{socket.gethostname()}-{os.getpid()}"
+        with explained("reading the namespace of Airflow"):
+            noted = self.kube.core.read_namespace(NAMESPACE).metadata.annotations or {}
+        if noted.get(COMMAND) == command:
+            return
+        for run in self.api.get("/dags/~/dagRuns", state=UNFINISHED, limit=PAGE)["dag_runs"]:
+            self.remove_run(run["dag_id"], run["dag_run_id"])
+        with explained("noting who deployed Airflow"):
+            self.kube.core.patch_namespace(NAMESPACE, {"metadata": {"annotations": {COMMAND: command}}})
+
+
+def fernet_key(word: str) -> str:
+    """A key of 32 bytes, made of a word of 32 hexadecimal digits."""
+    return urlsafe_b64encode(word.encode()).decode()
+
+
+def event_of(line: str) -> str:
+    """The event of a line that a task pod printed (JSON), or the line."""
+    try:
+        return str(json.loads(line)["event"])
+    except (ValueError, KeyError, TypeError):
+        return line

@@ -1,0 +1,121 @@
+"""What stored runs show of the faults that struck them: recovered or not, attempts, and how long it took."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bench import faults
+from bench.cells import Cell
+from bench.records import RunRecord
+from bench.statistics import median, proportion
+
+
+@dataclass(frozen=True)
+class Aftermath:
+    """What one run shows of its fault. Seconds are from the strike; None where it did not come to that."""
+
+    recovered: bool
+    """The run succeeded and the struck step finished."""
+    attempts: int
+    """Starts of the struck step in the ledger."""
+    claimed: int | None
+    """Attempts of it in the orchestrator's own timeline; None where it has none."""
+    finishes: int
+    """How often the struck step was done to its end: more than once is work done twice."""
+    noticed: float | None
+    """Until the end of the struck attempt by the orchestrator's own clock, as coarse as that is."""
+    resumed: float | None
+    """Until the next attempt's process was at work (ledger)."""
+    done: float | None
+    """Until the harness saw the run's terminal state."""
+    resolution: float | None
+    """Of the orchestrator's clock, seconds."""
+
+    @property
+    def delivered(self) -> str:
+        """How often the step's work was done, as measured against the ledger."""
+        return {0: "not done", 1: "once"}.get(self.finishes, f"{self.finishes} times")
+
+
+def aftermath(record: RunRecord) -> Aftermath | None:
+    """What the stored clocks say of a run with a fault; None where the fault never struck."""
+    at = faults.struck_ns(record)
+    if at is None or not record.scenario.fault:
+        return None
+    step = faults.STRUCK[record.scenario.workload]
+    starts = [e for e in record.ledger if e["event"] == "start" and e["step"] == step]
+    finishes = [e for e in record.ledger if e["event"] == "finish" and e["step"] == step]
+    again = min((e["wall_ns"] for e in starts if e["wall_ns"] > at), default=None)
+    timeline = record.timeline
+    claimed = [a for a in timeline.attempts if a.step == step] if timeline else []
+    ended = min((a.finished for a in claimed if a.finished is not None), default=None)
+    return Aftermath(
+        recovered=record.status == "succeeded" and bool(finishes),
+        attempts=len(starts),
+        claimed=len(claimed) if timeline else None,
+        finishes=len(finishes),
+        noticed=None if ended is None else ended - at / 1e9,
+        resumed=None if again is None else (again - at) / 1e9,
+        done=None if record.client is None else (record.client.first_terminal_ns - at) / 1e9,
+        resolution=timeline.resolution_seconds if timeline else None,
+    )
+
+
+def of_cell(cell: Cell) -> list[Aftermath]:
+    """Of every run of the cell that was struck."""
+    return [found for record in cell.records if (found := aftermath(record)) is not None]
+
+
+def middle(found: Iterable[Aftermath], of: Callable[[Aftermath], float | None]) -> float | None:
+    """The median of a number over the runs that have it; None where none has."""
+    values = [value for each in found if (value := of(each)) is not None]
+    return median(values) if values else None
+
+
+def counts(values: Iterable[int | None]) -> str:
+    """`2`, or `1 to 3` where the runs differ; a dash where nothing is known."""
+    known = sorted({value for value in values if value is not None})
+    return "—" if not known else str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"
+
+
+def row(cell: Cell) -> dict[str, Any]:
+    """A cell as a row of the retry table. `recovered` is a count with its exact binomial interval, or None."""
+    found = of_cell(cell)
+    return {
+        "orchestrator": cell.key.orchestrator,
+        "configuration": cell.key.configuration,
+        "knob": cell.knob,
+        "task": cell.key.task,
+        "n": len(found),
+        "recovered": sum(after.recovered for after in found),
+        "interval": asdict(proportion(sum(a.recovered for a in found), len(found))) if found else None,
+        "attempts": counts(after.attempts for after in found),
+        "claimed": counts(after.claimed for after in found),
+        "delivered": ", ".join(sorted({after.delivered for after in found})),
+        "noticed": middle(found, lambda after: after.noticed),
+        "resumed": middle(found, lambda after: after.resumed),
+        "done": middle(found, lambda after: after.done),
+        "resolution": middle(found, lambda after: after.resolution),
+        "void": len(cell.void),
+        "unsupported": cell.unsupported[0].reason if cell.unsupported else None,
+    }
+
+
+def tables(found: Sequence[Cell], located: Callable[[Cell], dict[str, Any]]) -> list[dict[str, Any]]:
+    """A table for each target, fault and struck work; `located` says where a cell's raw rows are."""
+    groups: dict[tuple[str, str, str, int], list[Cell]] = {}
+    for cell in found:
+        key = cell.key
+        groups.setdefault((key.target, key.fault, key.workload, key.steps), []).append(cell)
+    return [
+        {
+            "target": target,
+            "fault": fault,
+            "title": faults.FAULTS[fault].title,
+            "workload": f"{workload}-{steps}",
+            "step": faults.STRUCK[workload],
+            "policy": faults.POLICY,
+            "rows": [{**row(cell), "raw": located(cell)} for cell in members],
+        }
+        for (target, fault, workload, steps), members in sorted(groups.items())
+    ]

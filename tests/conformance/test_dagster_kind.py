@@ -1,0 +1,26 @@
+"""Dagster on kind."""
+
+from typing import ClassVar
+
+from adapters.installation import Installation
+from tests.conformance.suite import Bench, KindConformance
+
+
+class TestDagsterOnKind(KindConformance):
+    adapter: ClassVar[str] = "dagster"
+
+    def leftovers(self, bench: Bench) -> list[str]:
+        kube = bench.scene.where.kube
+        spaces = [item.metadata.name for item in kube.core.list_namespace().items]
+        own = [
+            *kube.core.list_namespaced_service_account("bookstore-ml").items,
+            *kube.core.list_namespaced_secret("bookstore-ml").items,
+            *kube.core.list_namespaced_config_map("bookstore-ml").items,
+            *kube.core.list_namespaced_pod("bookstore-ml").items,
+        ]
+        databases = Installation(bench.scene.where, "dagster").databases()
+        return [
+            *(name for name in spaces if name == "dagster"),
+            *(item.metadata.name for item in own if "dagster" in item.metadata.name),
+            *(name for name in databases if name == "dagster"),
+        ]

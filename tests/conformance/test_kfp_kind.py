@@ -1,0 +1,36 @@
+"""Kubeflow Pipelines' backend on kind."""
+
+from typing import ClassVar
+
+from adapters.kfp.cluster import NAMESPACE, pipeline_documents
+from tests.conformance.suite import Bench, KindConformance
+
+
+class TestKfpOnKind(KindConformance):
+    adapter: ClassVar[str] = "kfp"
+    configuration: ClassVar[str] = "tuned"
+
+    def leftovers(self, bench: Bench) -> list[str]:
+        kube = bench.scene.where.kube
+        spaces = {item.metadata.name for item in kube.core.list_namespace().items}
+        groups = {group.name for group in kube.groups()}
+        pods = kube.core.list_namespaced_pod("bookstore-ml", label_selector="pipeline/runid").items
+        kinds = {
+            "ServiceAccount": kube.core.list_namespaced_service_account,
+            "Service": kube.core.list_namespaced_service,
+            "ConfigMap": kube.core.list_namespaced_config_map,
+        }
+        there = {
+            (kind, item.metadata.name) for kind, call in kinds.items() for item in call("bookstore-ml").items
+        }
+        types = {"kubeflow.org"} | (set() if "argo" in spaces else {"argoproj.io"})
+        return [
+            *(spaces & {NAMESPACE}),
+            *(groups & types),
+            *(pod.metadata.name for pod in pods),
+            *(
+                document["metadata"]["name"]
+                for document in pipeline_documents()
+                if (document["kind"], document["metadata"]["name"]) in there
+            ),
+        ]

@@ -1,0 +1,230 @@
+"""Faults: what is asked of a run, how the harness strikes, and what stored clocks say of the aftermath."""
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.base import BenchError, Target
+from adapters.noop import NoopAdapter
+from adapters.workloads import Member
+from bench import aftermath, faults
+from bench import plan as planning
+from bench.errors import BadInput
+from bench.records import RunRecord, Strike
+from bench.report import build, contents
+from bench.run_command import Options, scenarios
+from bench.runner import Runner
+from bench.store import Store
+from tests.unit.made_records import SECOND, MadeRun, made, scenario
+
+
+def struck(recovers: bool = True, lies: bool = False, number: int = 0, again: float = 4.0) -> RunRecord:
+    """A run of one step, killed by its own SIGKILL 0.2 s after it began, and tried again `again` seconds later."""
+    of = scenario("argo", "chain", 1, fault="sigkill")
+    run = MadeRun(of, seed=number)
+    run.ledger.clear(), run.attempts.clear(), run.pods.clear()
+    first = run.add(Member("probe", 0), run.accepted)
+    start = run.ledger[0]
+    at = start["wall_ns"] + SECOND // 5
+    run.ledger[1] = {
+        **start,
+        "event": "effect",
+        "wall_ns": at,
+        "data": {"effect": "fault", "target": "sigkill"},
+    }
+    run.attempts[0] = run.attempts[0].model_copy(update={"finished": at / 1e9 + 0.5, "status": "Failed"})
+    if recovers:
+        run.add(Member("probe", 0), at + int(again * SECOND), attempt=2)
+        last = run.ledger[-1]["wall_ns"]
+    else:
+        last = at + SECOND
+    if lies:
+        run.attempts.pop()
+    run.first_terminal = last + SECOND
+    assert first["event"] == "finish"
+    return run.record(
+        sample={"index": number}, status="succeeded" if recovers else "failed", breakdown=None, reason=""
+    )
+
+
+def test_what_a_recovered_run_shows() -> None:
+    found = aftermath.aftermath(struck())
+    assert found is not None
+    assert (found.recovered, found.attempts, found.claimed, found.delivered) == (True, 2, 2, "once")
+    assert found.noticed == pytest.approx(0.5, abs=1e-3)
+    assert found.resumed is not None and 4 < found.resumed < 7
+    assert found.done is not None and found.done > found.resumed
+
+
+def test_what_a_lost_run_shows() -> None:
+    found = aftermath.aftermath(struck(recovers=False))
+    assert found is not None
+    assert (found.recovered, found.attempts, found.delivered, found.resumed) == (False, 1, "not done", None)
+    assert found.done is not None
+
+
+def test_an_orchestrator_that_counts_wrong_is_seen() -> None:
+    found = aftermath.aftermath(struck(lies=True))
+    assert found is not None and (found.attempts, found.claimed) == (2, 1)
+
+
+def test_work_done_twice_is_seen() -> None:
+    record = struck()
+    finish = next(event for event in record.ledger if event["event"] == "finish")
+    twice = record.model_copy(update={"ledger": (*record.ledger, finish)})
+    found = aftermath.aftermath(twice)
+    assert found is not None and found.delivered == "2 times"
+
+
+def test_success_without_the_work_is_no_recovery() -> None:
+    record = struck(recovers=False).model_copy(update={"status": "succeeded"})
+    found = aftermath.aftermath(record)
+    assert found is not None and not found.recovered
+
+
+def test_a_run_that_was_never_struck_says_nothing() -> None:
+    assert aftermath.aftermath(made()) is None
+    unharmed = made(scenario("argo", "chain", 1, fault="sigkill"))
+    assert aftermath.aftermath(unharmed) is None
+
+
+def test_a_strike_from_outside_counts_from_when_it_was_sent() -> None:
+    record = struck()
+    ledger = tuple(event for event in record.ledger if event["event"] != "effect")
+    at = faults.struck_ns(record)
+    assert at is not None
+    outside = record.model_copy(
+        update={"ledger": ledger, "strike": Strike(at_ns=at - SECOND, target="pod p")}
+    )
+    found = aftermath.aftermath(outside)
+    assert found is not None and found.noticed == pytest.approx(1.5, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("fault", "workload", "asked"),
+    [
+        ("", "chain", {}),
+        ("exception", "chain", {"fault": {"step": "probe", "kind": "exception", "on_attempts": [1]}}),
+        ("sigkill", "pipeline", {"fault": {"step": "train", "kind": "sigkill", "on_attempts": [1]}}),
+        ("pod-deleted", "chain", {"sleep_seconds": 15}),
+        ("pod-deleted", "pipeline", {"train_seconds": 15}),
+    ],
+)
+def test_what_the_pipeline_is_asked(fault: str, workload: str, asked: dict[str, Any]) -> None:
+    found = faults.parameters(scenario("argo", workload, 1, fault=fault))
+    assert {name: json.loads(str(value)) for name, value in found.items()} == asked
+
+
+class FakeScene:
+    def __init__(self) -> None:
+        self.started = threading.Event()
+        self.deleted: list[str] = []
+
+    def ledger(self, run_id: str) -> list[dict[str, Any]]:
+        other = {"event": "start", "step": "ingest", "pod_name": "pod-of-another-step"}
+        mine = {"event": "start", "step": "probe", "pod_name": f"{run_id}-pod"}
+        return [other, mine] if self.started.is_set() else [other]
+
+    def delete_pod(self, name: str) -> None:
+        self.deleted.append(name)
+
+
+def test_the_pod_is_struck_once_and_only_when_its_step_is_at_work() -> None:
+    scene = FakeScene()
+    of = scenario("argo", "chain", 1, fault="pod-deleted")
+    with faults.injected(scene, of, "run-1") as injector:
+        assert injector is not None
+        threading.Event().wait(3 * faults.LOOK_SECONDS)
+        assert scene.deleted == [] and injector.strike is None
+        scene.started.set()
+        threading.Event().wait(4 * faults.LOOK_SECONDS)
+    assert scene.deleted == ["run-1-pod"]
+    assert injector.strike is not None and injector.strike.target == "pod run-1-pod"
+
+
+def test_a_run_that_ends_before_it_is_struck_is_not_struck() -> None:
+    scene = FakeScene()
+    with faults.injected(scene, scenario("argo", "chain", 1, fault="pod-deleted"), "run-1") as injector:
+        pass
+    scene.started.set()
+    assert injector is not None and injector.strike is None and scene.deleted == []
+
+
+def test_a_fault_that_did_not_strike_makes_the_run_void(tmp_path: Path) -> None:
+    of = scenario("noop", "chain", 1, target="local", fault="sigkill")
+    plan = planning.make([of], n=1, seed=1, jitter_seconds=0)
+    with Store.locked(tmp_path) as store:
+        planning.save(tmp_path, plan)
+        runner = Runner(store, Target.LOCAL)
+        runner._adapters["noop"] = NoopAdapter()
+        (record,) = runner.run(plan)
+        assert (record.status, record.reason) == ("void", "the fault did not strike")
+        assert len(list(planning.missing(plan, store))) == 1, "the next command tries again"
+
+
+def options(**fields: Any) -> Options:
+    values: dict[str, Any] = {
+        "orchestrators": ("prefect",),
+        "results": Path("none"),
+        "workloads": ("chain",),
+        "steps": 1,
+        "configurations": ("default",),
+        **fields,
+    }
+    return Options(**values)
+
+
+def test_all_faults_are_those_of_the_target_and_floors_stay_out() -> None:
+    local = scenarios(options(faults=("all",)), Target.LOCAL)
+    assert [(each.orchestrator, each.fault) for each in local] == [
+        ("prefect", "exception"),
+        ("prefect", "sigkill"),
+    ]
+    kind = scenarios(options(faults=("all",)), Target.KIND)
+    assert [each.fault for each in kind] == ["exception", "sigkill", "pod-deleted"]
+    assert len({each.key for each in kind}) == 3
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"faults": ("meteor",)}, "one of: all, exception, sigkill, pod-deleted"),
+        ({"faults": ("pod-deleted",)}, "--target kind"),
+        ({"faults": ("sigkill",), "workloads": ("fanout",)}, "--workload chain --steps 1"),
+        ({"faults": ("sigkill",), "steps": 4}, "--workload chain --steps 1"),
+        ({"faults": ("sigkill",), "parameters": {"fault": "null"}}, "leave --set fault"),
+    ],
+)
+def test_faults_that_cannot_be(fields: dict[str, Any], says: str) -> None:
+    with pytest.raises((BadInput, BenchError)) as refused:
+        scenarios(options(**fields), Target.LOCAL)
+    assert says in refused.value.remedy
+
+
+def test_fault_runs_have_a_table_of_their_own_and_are_in_no_other(tmp_path: Path) -> None:
+    records = [struck(number=n) for n in range(3)] + [struck(recovers=False, number=3)]
+    usual = made(scenario("argo", "chain", 1), number=9)
+    found = contents([*records, usual])
+    (table,) = found["retries"]
+    (row,) = table["rows"]
+    assert (row["n"], row["recovered"], row["attempts"], row["claimed"]) == (4, 3, "1 to 2", "1 to 2")
+    assert row["interval"]["interval"]["low"] == pytest.approx(0.194, abs=1e-3), "exact binomial, 3 of 4"
+    assert [r["n"] for t in found["tables"] for r in t["rows"] if r["orchestrator"] == "argo"] == [1]
+    assert found["failures"] == [], "a lost run is what was measured, not something that went wrong"
+    page, *_ = build([*records, usual], tmp_path)
+    assert "3 of 4" in page.read_text(encoding="utf-8")
+    raw = (tmp_path / "runs.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = range(row["raw"]["first_line"], row["raw"]["last_line"] + 1)
+    assert {json.loads(raw[n - 1])["run_id"] for n in lines} == {r.run_id for r in records}
+
+
+def test_records_without_a_fault_keep_the_seal_they_were_stored_with() -> None:
+    plain = made()
+    body = plain.model_dump(mode="json")
+    assert "fault" not in body["scenario"] and "strike" not in body
+    assert RunRecord.model_validate(body) == plain
+    hurt = struck().model_dump(mode="json")
+    assert hurt["scenario"]["fault"] == "sigkill"

@@ -1,0 +1,73 @@
+"""Carrying out a plan where an orchestrator cannot be deployed: said, recorded, the others go on."""
+
+from pathlib import Path
+
+import pytest
+
+from adapters.base import BenchError, Target
+from adapters.local.state import StateBusy
+from adapters.noop import NoopAdapter
+from adapters.runtimes import NothingToInstall
+from bench import plan as planning
+from bench.records import Scenario
+from bench.runner import Progress, Runner
+from bench.store import Store
+
+
+class Broken(NothingToInstall):
+    def deploy(self, configuration: str) -> None:
+        raise BenchError(
+            "its server was not ready within 300 s", "bench cluster status", "pod-1: no such table"
+        )
+
+
+class Taken(NothingToInstall):
+    def deploy(self, configuration: str) -> None:
+        raise StateBusy("another bench command uses the local servers", "wait for it to end")
+
+
+class BrokenAdapter(NoopAdapter):
+    name = "broken"
+    installed: type[NothingToInstall] = Broken
+
+    def runtime(self, target: Target) -> NothingToInstall:
+        return self.installed()
+
+
+class TakenAdapter(BrokenAdapter):
+    installed = Taken
+
+
+def scenario(orchestrator: str) -> Scenario:
+    return Scenario(
+        orchestrator=orchestrator, target="local", workload="chain", configuration="default", steps=1
+    )
+
+
+def test_what_cannot_be_deployed_is_recorded_once_and_the_others_go_on(tmp_path: Path) -> None:
+    told: list[Progress] = []
+    plan = planning.make([scenario("broken"), scenario("noop")], n=2, seed=1, jitter_seconds=0)
+    with Store.locked(tmp_path) as store:
+        planning.save(tmp_path, plan)
+        runner = Runner(store, Target.LOCAL, tell=told.append)
+        runner._adapters["broken"] = BrokenAdapter()
+        records = list(runner.run(plan))
+        missing = list(planning.missing(plan, store))
+    void = [record for record in records if record.status == "void"]
+    assert [record.reason for record in void] == ["failed to deploy: its server was not ready within 300 s"]
+    assert sum(record.status == "succeeded" for record in records) == 2
+    assert {plan.scenarios[slot.scenario].orchestrator for slot in missing} == {"broken"}
+    assert len(missing) == 2, "the next command tries again"
+    message = next(each.message for each in told if each.event == "void")
+    assert "pod-1: no such table" in message and "next: bench cluster status" in message
+
+
+def test_where_the_target_cannot_be_used_the_command_ends_and_stores_nothing(tmp_path: Path) -> None:
+    plan = planning.make([scenario("broken"), scenario("noop")], n=2, seed=1, jitter_seconds=0)
+    with Store.locked(tmp_path) as store:
+        planning.save(tmp_path, plan)
+        runner = Runner(store, Target.LOCAL)
+        runner._adapters["broken"] = TakenAdapter()
+        with pytest.raises(StateBusy):
+            list(runner.run(plan))
+        assert [record for record in store.records() if record.status == "void"] == []
