@@ -47,6 +47,8 @@ RUN_EPILOG = """
 
   bench run --orchestrator airflow,prefect --fault all --n 3
 
+  bench run --orchestrator all --lineage --n 3
+
 An interrupted run goes on where it stopped when the same command is typed again.
 """
 
@@ -87,6 +89,14 @@ def run(
             "single step unless -w says pipeline."
         ),
     ] = None,
+    lineage: Annotated[
+        bool,
+        typer.Option(
+            "--lineage",
+            help="Ask each orchestrator thirteen questions about the model, after a run of the pipeline in "
+            "which the first attempt of train fails: `--fault exception -w pipeline`.",
+        ),
+    ] = False,
     controls: Annotated[
         bool, typer.Option(help="Measure the floor (the same steps, no orchestrator) and the no-op beside.")
     ] = True,
@@ -107,13 +117,13 @@ def run(
     """Measure a workload on one or more orchestrators; store raw results, show where the time went."""
     from bench import run_command
 
-    struck = _split(fault or [])
+    struck = _split(fault or []) or (("exception",) if lineage else ())
     run_command.run(
         run_command.Options(
             orchestrators=_split(orchestrator),
             target=_target(target),
             n=n,
-            workloads=_split(workload or ["chain" if struck else "pipeline"]),
+            workloads=_split(workload or ["chain" if struck and not lineage else "pipeline"]),
             configurations=_split(configuration or []),
             steps=steps or (1 if struck else 10),
             faults=struck,

@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bench import aftermath, faults
+from bench import aftermath, faults, lineage
 from bench.breakdown import Passage, label, passages
 from bench.cells import (
     CONTROLS,
@@ -286,6 +286,24 @@ def faults_table(records: Sequence[RunRecord]) -> RenderableType:
         f"{faults.POLICY}."
     )
     return Group(*tables, Text(note, style="dim"))
+
+
+def lineage_table(records: Sequence[RunRecord]) -> RenderableType | None:
+    """The thirteen questions, a column for each orchestrator that was asked; None where none was."""
+    columns = lineage.columns([cell for cell in cells(records) if cell.key.fault])
+    if not columns:
+        return None
+    table = Table(
+        title="Lineage, from each orchestrator's own store", box=SIMPLE, title_justify="left", pad_edge=False
+    )
+    table.add_column("question", min_width=20)
+    for column in columns:
+        table.add_column(
+            f"{column['orchestrator']} {column['configuration']}\nn = {column['n']}", overflow="fold"
+        )
+    for each, asks in lineage.ASKS.items():
+        table.add_row(asks, *(lineage.shown(column["answers"][each]) for column in columns))
+    return table
 
 
 def _fault_row(row: Mapping[str, Any]) -> list[str]:

@@ -15,7 +15,9 @@ from typing import Any, Protocol
 import structlog
 
 from adapters.base import BenchError, Target
+from adapters.lineage import SHAPING
 from bench.records import RunRecord, Scenario, Strike
+from core.config import PipelineConfig
 
 log = structlog.get_logger()
 
@@ -65,14 +67,29 @@ class Struck(Protocol):
 
 
 def parameters(scenario: Scenario) -> dict[str, str | int | float]:
-    """What the pipeline's config takes for the scenario's fault; nothing without one."""
+    """What the pipeline's config takes for the scenario's fault; nothing without one.
+
+    Runs whose lineage is asked say all parameters that shape the model: none is left to a default of the core's
+    that an orchestrator could not know.
+    """
     if not scenario.fault:
         return {}
     step = STRUCK[scenario.workload]
     inside = FAULTS[scenario.fault].inside
     if inside is None:
         return {("train_seconds" if step == "train" else "sleep_seconds"): str(WORK_SECONDS)}
-    return {"fault": json.dumps({"step": step, "kind": inside, "on_attempts": [1]})}
+    strike: dict[str, str | int | float] = {
+        "fault": json.dumps({"step": step, "kind": inside, "on_attempts": [1]})
+    }
+    if asks_lineage(scenario):
+        defaults = PipelineConfig()
+        return {**{name: str(getattr(defaults, name)) for name in SHAPING}, **strike}
+    return strike
+
+
+def asks_lineage(scenario: Scenario) -> bool:
+    """Whether the thirteen questions are asked after it: the whole pipeline, with one failed attempt of `train`."""
+    return scenario.workload == "pipeline" and scenario.fault == "exception"
 
 
 @dataclass

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import httpx
+from kubernetes import client
 
 from adapters import podspec
 from adapters.base import BenchError, Target, TargetUnreachable
@@ -42,6 +43,12 @@ class Scene(Protocol):
 
     def facts(self) -> dict[str, str]:
         """What is known of the place."""
+
+    def forget(self, run_id: str) -> None:
+        """Remove what the cluster keeps of a run that is over: its pods, Jobs and Workflows, not a database's rows."""
+
+    def told(self, text: str) -> str:
+        """A text as results may have it."""
 
     def quiet(self, but: str) -> None:
         """Stop the servers of every orchestrator but one: they would take CPU from what is measured."""
@@ -217,6 +224,21 @@ class ClusterScene:
         """Scale the servers of the others to zero, also those that an earlier command left."""
         quiet(self.where.kube, but)
 
+    def forget(self, run_id: str) -> None:
+        """See `Scene`. Raises `BenchError` where Kubernetes refuses."""
+        kube, which = self.where.kube, f"{podspec.RUN_LABEL}={run_id}"
+        identity = {"name": run_id, "namespace": PIPELINE_NAMESPACE}
+        kube.remove([{"apiVersion": "argoproj.io/v1alpha1", "kind": "Workflow", "metadata": identity}])
+        with explained(f"removing the objects of {run_id}"):
+            client.BatchV1Api(kube.api).delete_collection_namespaced_job(
+                PIPELINE_NAMESPACE, label_selector=which, propagation_policy="Background"
+            )
+            kube.core.delete_collection_namespaced_pod(PIPELINE_NAMESPACE, label_selector=which)
+
+    def told(self, text: str) -> str:
+        """The text itself."""
+        return text
+
     def delete_pod(self, name: str) -> None:
         """Delete a pod of the pipelines without grace. Raises `BenchError` where it is not there."""
         with explained(f"deleting pod {name}"):
@@ -296,6 +318,13 @@ class LocalScene:
         """What all local orchestrators share, and the code that the steps run."""
         return {**self.where.versions(), "code": code_digest()}
 
+    def forget(self, run_id: str) -> None:
+        """Nothing: the run's processes are gone already, and there are no objects of it."""
+
+    def told(self, text: str) -> str:
+        """Without the place of the state folder, as in the ledger's rows."""
+        return without_paths(text, self.where.state.root)
+
     def quiet(self, but: str) -> None:
         """Nothing: servers end with the command that started them, and the runner stops those of its own."""
 
@@ -327,6 +356,13 @@ class EmptyScene:
     def facts(self) -> dict[str, str]:
         """None."""
         return {}
+
+    def forget(self, run_id: str) -> None:
+        """Nothing."""
+
+    def told(self, text: str) -> str:
+        """The text itself."""
+        return text
 
     def quiet(self, but: str) -> None:
         """Nothing."""

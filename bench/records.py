@@ -154,6 +154,20 @@ class Strike(Frozen):
     """What was struck, such as `pod recommender-x7`."""
 
 
+class LineageAnswer(Frozen):
+    """One of the thirteen questions, as the orchestrator's own store answered it for this run."""
+
+    question: str
+    verdict: Literal["answered", "wrong", "absent"]
+    facts: dict[str, str]
+    """What it gave."""
+    missing: tuple[str, ...] = ()
+    wrong: tuple[str, ...] = ()
+    """Facts that the ledger contradicts."""
+    source: str
+    query: str
+
+
 class Environment(Frozen):
     """Where a run was measured. Different `blocking` values make results incomparable."""
 
@@ -187,6 +201,8 @@ class RunRecord(Frozen):
     verification: Verification | None = None
     pressure: Pressure | None = None
     strike: Strike | None = None
+    lineage: tuple[LineageAnswer, ...] = ()
+    """Answers of the orchestrator's own store, where it was asked."""
     environment: Environment
     recorded_at: str
     """ISO 8601, UTC."""
@@ -195,7 +211,7 @@ class RunRecord(Frozen):
 
     @model_serializer(mode="wrap")
     def _as_sealed(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(inner(self), "strike")
+        return _without(inner(self), "strike", "lineage")
 
     def sealed(self) -> "RunRecord":
         """The same record with its content hash filled in."""

@@ -14,7 +14,7 @@ import jinja2
 
 from adapters.base import BenchError
 from adapters.workloads import WORKLOADS, phases
-from bench import aftermath, drawing
+from bench import aftermath, drawing, lineage
 from bench.cells import (
     CONTROLS,
     FLOORS,
@@ -178,6 +178,13 @@ def contents(records: Sequence[RunRecord]) -> dict[str, Any]:
         "environments": [_environment(group) for group in groups],
         "tables": [table for group in groups for table in _tables(group, lines)],
         "retries": aftermath.tables(struck, lambda cell: _raw(cell, lines)),
+        "lineage": {
+            "questions": [{"id": each, "asks": lineage.ASKS[each]} for each in lineage.ASKS],
+            "columns": [
+                {**column, "shown": {each: lineage.shown(e) for each, e in column["answers"].items()}}
+                for column in lineage.columns(struck)
+            ],
+        },
         "tuning": [row for group in groups for row in _tuning(group)],
         "breakdowns": [entry for cell in found if (entry := _breakdown(cell)) is not None],
         "cold": [entry for cell in found if (entry := _cold(cell)) is not None],

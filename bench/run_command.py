@@ -314,6 +314,8 @@ def show(records: Sequence[RunRecord], console: Console) -> None:
     """The summary, where the time went, and the timeline of the last good run of each orchestrator."""
     if any(record.scenario.fault for record in records):
         console.print(drawing.faults_table(records))
+        if (answers := drawing.lineage_table(records)) is not None:
+            console.print(answers)
         return
     console.print(drawing.summary(records))
     console.print(drawing.breakdown_table(records))

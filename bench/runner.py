@@ -26,7 +26,8 @@ from adapters.base import (
     Timeline,
     Unsupported,
 )
-from bench import faults
+from adapters.lineage import reader
+from bench import faults, lineage
 from bench import plan as planning
 from bench.breakdown import breakdown
 from bench.environment import fingerprint
@@ -35,6 +36,7 @@ from bench.plan import Plan, Slot, Started
 from bench.records import ClientClock, Environment, PodClock, Pressure, RecordStatus, RunRecord, Scenario
 from bench.store import Store
 from bench.verify import same_digest, verify
+from core.codedigest import code_digest
 
 log = structlog.get_logger()
 
@@ -250,6 +252,8 @@ class Runner:
             )
             if scenario.fault:
                 record = _disturbed(record, injector)
+            if lineage.is_asked(record):
+                record = self._asked(record, handle)
         except KeyboardInterrupt:
             self._interrupted(driver, plan, started)
             raise
@@ -264,6 +268,21 @@ class Runner:
             driver.cancel(request.run_id)
         planning.note_end(self.folder, started)
         return stored
+
+    def _asked(self, record: RunRecord, handle: RunHandle) -> RunRecord:
+        """The record with what the orchestrator's own store answers; without, where its adapter has no reader."""
+        name = record.scenario.orchestrator
+        read = reader(self._adapter(name))
+        if read is None:
+            return record
+        scene, driver = self._scene(record.scenario), self._driver(name)
+        answers = lineage.asked(
+            lambda: read(driver, handle),
+            lambda: scene.forget(record.run_id),
+            scene.told,
+            lineage.truth(record.ledger, handle, code_digest()),
+        )
+        return record.model_copy(update={"lineage": answers})
 
     def _interrupted(self, driver: Driver, plan: Plan, started: Started) -> None:
         """End the run under way. What fails here is left to the next command, which finds it in the journal."""

@@ -1,0 +1,177 @@
+"""Lineage, scored: thirteen questions to each orchestrator's own store, against the truth of that run.
+
+The truth is the ledger's, which no orchestrator writes. A question is `answered` where every fact is there and
+right, `wrong` where one contradicts the ledger, and `absent` otherwise: a false edge is worse than none.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from adapters.base import RunHandle
+from adapters.lineage import DOWNSTREAM, QUESTIONS, SHAPING, UPSTREAM, Answer, Known, Question, answer
+from bench.cells import Cell
+from bench.faults import asks_lineage
+from bench.records import LineageAnswer, RunRecord
+
+ASKS: Mapping[Question, str] = {
+    "dataset": "1 the dataset's URI and digest",
+    "code": "2 the code, as an image digest",
+    "parameters": "3 all parameters that shape the model",
+    "metrics": "4 metrics of the model version",
+    "upstream": "5 everything upstream of the model",
+    "downstream": "6 everything downstream of the dataset",
+    "serving": "7 which model serves, since when",
+    "promotion": "8 who promoted it, on which evidence",
+    "attempt": "9 which attempt produced it",
+    "failed": "10 failed attempts visible, their orphans not attributed",
+    "alert": "11 from an alert to model and data",
+    "durable": "12 still answered after pods and run objects are gone",
+    "openlineage": "13 exportable as valid OpenLineage",
+}
+SINCE_SECONDS = 10.0
+"""How far a promotion's end by an orchestrator's clock may be from the ledger's: a pod ends after its step."""
+Read = Callable[[], Known]
+
+
+def is_asked(record: RunRecord) -> bool:
+    """Whether this run left a model to ask about."""
+    return asks_lineage(record.scenario) and record.status == "succeeded"
+
+
+def truth(
+    ledger: Iterable[Mapping[str, Any]], handle: RunHandle, code: str
+) -> dict[Question, dict[str, str]]:
+    """The facts of each question as the ledger has them; `code` where no image is known (on this machine)."""
+    values: dict[str, str] = {}
+    config: dict[str, Any] = {}
+    starts, promoted, trained, image = 0, "", 0, ""
+    for event in ledger:
+        if event["event"] == "start":
+            config = event["data"]["config"]
+            image = event["image_digest"] or image
+            starts += event["step"] == "train"
+        elif event["event"] == "finish":
+            values |= event["data"]["outputs"]
+            if event["step"] == "promote":
+                promoted = f"{event['wall_ns'] / 1e9:.3f}"
+            elif event["step"] == "train":
+                trained = event["attempt"]
+
+    def some(*names: str) -> dict[str, str]:
+        return {name: values.get(name, "") for name in names}
+
+    first: dict[Question, dict[str, str]] = {
+        "dataset": some("dataset_uri", "dataset_sha256"),
+        "code": {"code": image or code},
+        "parameters": {name: str(config.get(name, "")) for name in SHAPING},
+        "metrics": some("score", "model_version"),
+    }
+    return {
+        **first,
+        "upstream": some(*UPSTREAM),
+        "downstream": some(*DOWNSTREAM),
+        "serving": {"served_sha256": values.get("served_sha256", ""), "since": promoted},
+        "promotion": {"by": handle.run_id, **some("score", "passed")},
+        "attempt": {"attempt": str(trained), **some("model_sha256")},
+        "failed": {"failed_attempts": str(starts - 1), "orphans_attributed": "0"},
+        "alert": some("drifted", "model_sha256", "dataset_sha256"),
+        "durable": {name: text for facts in first.values() for name, text in facts.items()},
+        "openlineage": {"events": str(2 * 7 + 2)},
+    }
+
+
+def score(found: Answer, expected: Mapping[str, str], known: Known) -> LineageAnswer:
+    """How an answer stands against the truth."""
+    wrong = [name for name, text in found.facts.items() if not _same(name, text, expected[name])]
+    missing = [name for name in expected if name not in found.facts]
+    return LineageAnswer(
+        question=found.question,
+        verdict="wrong" if wrong else "absent" if missing else "answered",
+        facts=dict(found.facts),
+        missing=tuple(missing),
+        wrong=tuple(wrong),
+        source=known.source,
+        query=known.query,
+    )
+
+
+def asked(
+    read: Read,
+    forget: Callable[[], None],
+    told: Callable[[str], str],
+    expected: Mapping[Question, Mapping[str, str]],
+) -> tuple[LineageAnswer, ...]:
+    """All thirteen: twelve of what is known now, and `durable` after `forget` has removed the run's objects.
+
+    `told` makes a text what results may have. `durable` is answered where whatever of the first four was known
+    before is known still, and something was.
+    """
+
+    def answered(question: Question, known: Known) -> Answer:
+        found = answer(question, known)
+        return found.model_copy(update={"facts": {name: told(text) for name, text in found.facts.items()}})
+
+    before = read()
+    scored: dict[Question, LineageAnswer] = {
+        each: score(answered(each, before), expected[each], before) for each in QUESTIONS if each != "durable"
+    }
+    had = answer("durable", before).facts
+    forget()
+    after = read()
+    still = score(answered("durable", after), {name: expected["durable"][name] for name in had}, after)
+    scored["durable"] = still if had else still.model_copy(update={"verdict": "absent"})
+    return tuple(scored[each] for each in QUESTIONS)
+
+
+def _same(name: str, text: str, right: str) -> bool:
+    if text == right:
+        return True
+    try:
+        return abs(float(text) - float(right)) <= (SINCE_SECONDS if name == "since" else 0.0)
+    except ValueError:
+        return False
+
+
+def columns(found: Sequence[Cell]) -> list[dict[str, Any]]:
+    """One for each cell with answers: how often each question was answered, wrong, absent, and what was missing."""
+    made = []
+    for cell in found:
+        runs = [record.lineage for record in cell.records if record.lineage]
+        if not runs:
+            continue
+        answers = {each: [a for run in runs for a in run if a.question == each] for each in QUESTIONS}
+        made.append(
+            {
+                "orchestrator": cell.key.orchestrator,
+                "configuration": cell.key.configuration,
+                "target": cell.key.target,
+                "task": cell.key.task,
+                "n": len(runs),
+                "source": runs[0][0].source,
+                "query": runs[0][0].query.replace(cell.records[0].run_id, "RUN"),
+                "answers": {
+                    each: {
+                        "counts": {
+                            v: sum(a.verdict == v for a in got) for v in ("answered", "wrong", "absent")
+                        },
+                        "missing": sorted({name for a in got for name in a.missing}),
+                        "wrong": sorted({name for a in got for name in a.wrong}),
+                        "given": sorted({name for a in got for name in a.facts}),
+                    }
+                    for each, got in answers.items()
+                },
+                "answered": sum(all(a.verdict == "answered" for a in got) for got in answers.values()),
+                "wrong": sum(any(a.verdict == "wrong" for a in got) for got in answers.values()),
+            }
+        )
+    return made
+
+
+def shown(entry: Mapping[str, Any]) -> str:
+    """A cell of the table: the verdict where all runs agree, otherwise the counts; partial answers say so."""
+    counts: Mapping[str, int] = entry["counts"]
+    verdicts = [name for name, count in counts.items() if count]
+    text = verdicts[0] if len(verdicts) == 1 else ", ".join(f"{name} {counts[name]}" for name in verdicts)
+    if verdicts == ["absent"] and entry["given"]:
+        text = f"in part (no {', '.join(entry['missing'])})"
+    return f"{text} ({', '.join(entry['wrong'])})" if entry["wrong"] else text

@@ -1,0 +1,250 @@
+"""Lineage: what a store knows, how it answers, and that answers are scored against the ledger alone."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import adapters
+from adapters.airflow import lineage as airflow
+from adapters.argo import lineage as argo
+from adapters.base import RunHandle
+from adapters.dagster import lineage as dagster
+from adapters.lineage import QUESTIONS, Kept, Known, reader
+from bench import lineage
+from bench.records import RunRecord
+from bench.report import build, contents
+from bench.store import Store
+from tests.unit.made_records import MadeRun, made, scenario
+
+HANDLE = RunHandle(run_id="run-1", native_id="ns/run-1", submit_ns=1, accepted_ns=2)
+IMAGE = "sha256:" + "1" * 64
+PARAMETERS = {"dataset_uri": "data://x", "n_books": "200", "seed": "42", "k": "5", "min_score_gate": "0.05"}
+LEFT: Mapping[str, Mapping[str, str]] = {
+    "ingest": {"ratings_uri": "s3://r", "dataset_uri": "data://x", "dataset_sha256": "d" * 64},
+    "preprocess": {"train_uri": "s3://t", "heldout_uri": "s3://h"},
+    "train": {"model_uri": "s3://m", "model_sha256": "a" * 64},
+    "eval": {"metrics_uri": "s3://e", "score": "0.5", "passed": "true"},
+    "register": {"model_version": "3"},
+    "promote": {"promoted": "true", "served_sha256": "a" * 64},
+    "monitor": {"drift": "0.1", "drifted": "false", "served_sha256": "a" * 64},
+}
+
+
+def ledger() -> list[dict[str, Any]]:
+    """A run whose first attempt of `train` failed."""
+    rows: list[dict[str, Any]] = []
+    for number, (step, outputs) in enumerate(LEFT.items(), start=1):
+        for attempt in (1, 2) if step == "train" else (1,):
+            common = {"step": step, "attempt": attempt, "image_digest": IMAGE, "wall_ns": number * 10**9}
+            rows.append(
+                {**common, "event": "start", "data": {"inputs": {}, "config": {**PARAMETERS, "seed": 42}}}
+            )
+        rows.append({**common, "event": "finish", "data": {"outputs": dict(outputs)}})
+    return rows
+
+
+def complete() -> Known:
+    """A store that knows all but how to export it."""
+    attempts = []
+    for number, (step, outputs) in enumerate(LEFT.items(), start=1):
+        given = {"score": "0.5", "passed": "true"} if step == "promote" else {}
+        if step == "train":
+            attempts.append(Kept(step=step, attempt=1, succeeded=False))
+        attempts.append(
+            Kept(
+                step=step,
+                attempt=2 if step == "train" else 1,
+                succeeded=True,
+                inputs=given,
+                outputs=outputs,
+                finished=float(number),
+                image=IMAGE,
+            )
+        )
+    return Known(
+        source="a store", query="all of it", parameters=PARAMETERS, attempts=tuple(attempts), run="run-1"
+    )
+
+
+TRUTH = lineage.truth(ledger(), HANDLE, "code of this machine")
+
+
+def verdicts(known: Known, after: Known | None = None) -> dict[str, str]:
+    stores = iter([known, after or known])
+    found = lineage.asked(lambda: next(stores), lambda: None, lambda text: text, TRUTH)
+    return {each.question: each.verdict for each in found}
+
+
+def test_a_store_that_knows_all_answers_all() -> None:
+    expected = dict.fromkeys(QUESTIONS, "answered") | {"openlineage": "absent"}
+    assert verdicts(complete()) == expected
+
+
+def test_an_empty_store_answers_nothing() -> None:
+    assert set(verdicts(Known(source="none", query="none")).values()) == {"absent"}
+
+
+def with_train(**changes: Any) -> Known:
+    known = complete()
+    attempts = [
+        each.model_copy(update=changes) if each.step == "train" and each.succeeded else each
+        for each in known.attempts
+    ]
+    return known.model_copy(update={"attempts": tuple(attempts)})
+
+
+def test_a_false_edge_is_wrong_and_not_merely_absent() -> None:
+    lie = with_train(outputs={"model_uri": "s3://m", "model_sha256": "b" * 64})
+    found = verdicts(lie)
+    assert {name for name, verdict in found.items() if verdict == "wrong"} == {"attempt", "alert"}
+
+
+def test_an_attempt_that_is_not_the_one_is_wrong() -> None:
+    assert verdicts(with_train(attempt=1))["attempt"] == "wrong"
+
+
+def test_a_failed_attempt_that_is_not_kept_is_wrong() -> None:
+    known = complete()
+    kept = tuple(each for each in known.attempts if each.succeeded)
+    assert verdicts(known.model_copy(update={"attempts": kept}))["failed"] == "wrong"
+
+
+def test_what_a_failed_attempt_left_is_not_the_models() -> None:
+    known = complete()
+    orphan = {"model_uri": "s3://orphan", "model_sha256": "c" * 64}
+    attempts = tuple(
+        each if each.succeeded else each.model_copy(update={"outputs": orphan}) for each in known.attempts
+    )
+    found = verdicts(known.model_copy(update={"attempts": attempts}))
+    assert (found["failed"], found["downstream"], found["attempt"]) == ("wrong", "answered", "answered")
+
+
+def test_a_promotion_is_dated_by_another_clock_within_seconds() -> None:
+    def at(seconds: float) -> Known:
+        known = complete()
+        attempts = tuple(
+            each.model_copy(update={"finished": seconds}) if each.step == "promote" else each
+            for each in known.attempts
+        )
+        return known.model_copy(update={"attempts": attempts})
+
+    assert verdicts(at(6 + lineage.SINCE_SECONDS - 1))["serving"] == "answered"
+    assert verdicts(at(6 + lineage.SINCE_SECONDS + 1))["serving"] == "wrong"
+
+
+def test_what_goes_with_the_objects_is_not_durable() -> None:
+    gone = Known(source="a store", query="all of it")
+    found = verdicts(complete(), gone)
+    assert (found["dataset"], found["durable"]) == ("answered", "absent")
+    half = complete().model_copy(update={"parameters": {}})
+    assert verdicts(complete(), half)["durable"] == "absent"
+    assert verdicts(half, half)["durable"] == "answered", "what was never known cannot be lost"
+
+
+def test_every_orchestrator_has_a_reader_and_no_control_has() -> None:
+    names = ("argo", "airflow", "prefect", "dagster", "kfp")
+    assert all(reader(adapters.load(name)) for name in names)
+    assert not any(reader(adapters.load(name)) for name in ("noop", "pods", "processes", "calls"))
+
+
+def test_a_workflow_gives_what_its_nodes_and_arguments_hold() -> None:
+    workflow = {
+        "metadata": {"name": "run-1"},
+        "spec": {"arguments": {"parameters": [{"name": "seed", "value": "7"}]}},
+        "status": {
+            "storedWorkflowTemplateSpec": {
+                "arguments": {
+                    "parameters": [{"name": "seed", "value": "42"}, {"name": "n-books", "value": "200"}]
+                },
+                "templates": [{"name": "train", "container": {"image": f"step@{IMAGE}"}}, {"name": "main"}],
+            },
+            "nodes": {
+                "b": {
+                    "id": "b",
+                    "type": "Pod",
+                    "templateName": "train",
+                    "phase": "Succeeded",
+                    "startedAt": "2026-01-01T00:00:02Z",
+                    "finishedAt": "2026-01-01T00:00:03Z",
+                    "inputs": {"parameters": [{"name": "train_uri", "value": "s3://t"}]},
+                    "outputs": {"parameters": [{"name": "model_uri", "value": "s3://m"}]},
+                },
+                "a": {
+                    "id": "a",
+                    "type": "Pod",
+                    "templateName": "train",
+                    "phase": "Failed",
+                    "startedAt": "2026-01-01T00:00:01Z",
+                },
+                "r": {"id": "r", "type": "Retry", "templateName": "train"},
+            },
+        },
+    }
+    known = argo.known_of(workflow)
+    assert known.parameters == {"seed": "7", "n_books": "200"}
+    assert [(each.attempt, each.succeeded, each.image) for each in known.attempts] == [
+        (1, False, IMAGE),
+        (2, True, IMAGE),
+    ]
+    assert (known.attempts[1].inputs, known.attempts[1].outputs) == (
+        {"train_uri": "s3://t"},
+        {"model_uri": "s3://m"},
+    )
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"op_args": [{"a": "1"}, {"b": 2.5}], "op_kwargs": {}},
+        {"op_args": "({'a': '1'}, {'b': 2.5})"},
+        {"op_args": ["{'a': '1', 'b': 2.5}"], "templates_dict": None},
+    ],
+)
+def test_rendered_fields_are_read_in_each_form_that_airflow_keeps(value: Any) -> None:
+    assert airflow.flat(value) == {"a": "1", "b": "2.5"}
+    assert airflow.flat("{not python") == {}
+
+
+def test_a_check_gives_its_numbers() -> None:
+    evaluation = {
+        "success": True,
+        "metadataEntries": [{"label": "score", "floatValue": 0.5}, {"label": "path"}],
+    }
+    events = [
+        {"__typename": "RunStartEvent"},
+        {"__typename": "AssetCheckEvaluationEvent", "evaluation": evaluation},
+    ]
+    assert dagster.checks_of(events) == {"passed": "true", "score": "0.5"}
+
+
+def asked(number: int, known: Known) -> RunRecord:
+    stores = iter([known, known])
+    record = MadeRun(scenario("argo", fault="exception"), seed=number).record()
+    answers = lineage.asked(lambda: next(stores), lambda: None, lambda text: text, TRUTH)
+    return record.model_copy(update={"lineage": answers, "breakdown": None})
+
+
+def test_the_report_says_what_was_answered_and_what_was_missing(tmp_path: Path) -> None:
+    partial = complete().model_copy(update={"attempts": complete().attempts[:-1]})
+    records = [asked(0, partial), asked(1, partial)]
+    shown = contents(records)["lineage"]["columns"][0]["shown"]
+    assert (shown["dataset"], shown["openlineage"]) == ("answered", "absent")
+    assert shown["alert"] == "in part (no drifted)"
+    build(records, tmp_path)
+    assert (
+        "| 11 from an alert to model and data | in part (no drifted) |"
+        in (tmp_path / "report.md").read_text()
+    )
+    mixed = contents([asked(0, partial), asked(1, complete())])["lineage"]["columns"][0]["shown"]
+    assert mixed["alert"] == "answered 1, absent 1"
+
+
+def test_records_with_and_without_answers_keep_their_seals(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for record in (asked(0, complete()), made(scenario("argo"), 1)):
+        stored = store.append(record)
+        assert stored.sha256 == stored.content_sha256()
+    assert "lineage" not in made(scenario("argo")).model_dump()
+    assert len(Store(tmp_path).records()[0].lineage) == len(QUESTIONS)
