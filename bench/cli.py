@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -164,6 +165,41 @@ def report(
     if readme:
         headline.write(readme, records)
         typer.echo(readme)
+
+
+@app.command(epilog="Examples: bench compare old/results .bench/results · bench compare A B --json")
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A results folder.")],
+    second: Annotated[Path, typer.Argument(metavar="B", help="Another, compared against the first.")],
+    force: Annotated[bool, typer.Option("--force", help="Also where the environments differ.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Say by how much B differs from A, scenario by scenario, and whether that is more than chance.
+
+    Refuses sets that were measured in different environments, naming what differs.
+
+    Exit codes: 0 compared, 1 the sets cannot be compared, 2 bad input.
+    """
+    from bench import compare as comparing
+    from bench import drawing
+
+    sets = []
+    for folder in (first, second):
+        if not folder.is_dir():
+            raise BadInput(f"there is no folder {folder}", "bench compare DIR DIR")
+        if not (records := Store(folder).records()):
+            raise BenchError(f"there are no results in {folder}", f"bench run --results {folder}")
+        sets.append(records)
+    found = comparing.compare(sets[0], sets[1], force)
+    if as_json:
+        rows = [
+            {**asdict(each), "effect": each.found.size, "verdict": each.verdict} for each in found.compared
+        ]
+        only = {"only_first": found.only_first, "only_second": found.only_second}
+        typer.echo(json.dumps({"compared": rows, **only}, indent=1))
+        return
+    width = None if sys.stdout.isatty() else drawing.PLAIN_WIDTH
+    Console(highlight=False, width=width).print(drawing.comparison(found))
 
 
 @app.command()

@@ -24,6 +24,7 @@ from bench.cells import (
     part_seconds,
     ratio_to_floor,
 )
+from bench.compare import Comparison
 from bench.records import RunRecord
 from bench.statistics import Estimate, median
 
@@ -286,6 +287,41 @@ def faults_table(records: Sequence[RunRecord]) -> RenderableType:
         f"{faults.POLICY}."
     )
     return Group(*tables, Text(note, style="dim"))
+
+
+PLAIN_WIDTH = 120
+"""Columns where the output is a file or a pipe."""
+
+
+def comparison(found: Comparison) -> RenderableType:
+    """Scenario by scenario: both medians, the shift with its interval, p, and the verdict."""
+    table = Table(box=SIMPLE, pad_edge=False)
+    table.add_column("scenario", overflow="fold", min_width=34)
+    for name in ("n", "A", "B", "B − A", "p"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("B is", min_width=20)
+    for each in found.compared:
+        shift = seconds(each.found.shift)
+        if interval := each.found.shift_interval:
+            shift += f"\n[{seconds(interval.low)}, {seconds(interval.high)}] {interval.level:.0%}"
+        table.add_row(
+            f"{each.scenario} ({each.task})",
+            f"{each.found.n[0]}, {each.found.n[1]}",
+            seconds(each.medians[0]),
+            seconds(each.medians[1]),
+            shift,
+            "—" if each.p is None else f"{each.p:.4f}",
+            each.verdict,
+        )
+    notes = [
+        "Medians of makespans. B − A: Hodges–Lehmann shift with its interval. p: two-sided permutation test of ranks, "
+        "Holm-adjusted over the rows."
+    ]
+    notes += [f"only in A: {', '.join(found.only_first)}"] if found.only_first else []
+    notes += [f"only in B: {', '.join(found.only_second)}"] if found.only_second else []
+    differing = sorted({fact for each in found.compared for fact in each.differs})
+    notes += [f"different environments: {'; '.join(differing)}"] if differing else []
+    return Group(table, Text("\n".join(notes), style="dim"))
 
 
 def lineage_table(records: Sequence[RunRecord]) -> RenderableType | None:

@@ -37,8 +37,6 @@ from core.config import PipelineConfig, load_config
 
 VARIANTS = {Target.LOCAL: ("folder",), Target.KIND: ("s3", "volume"), Target.K8S: ("s3", "volume")}
 """Where artifacts travel, the usual one first."""
-PLAIN_WIDTH = 120
-"""Columns where the output is a file or a pipe."""
 SIZED = ("chain", "fanout")
 SIZES = {"pipeline": len(PIPELINE), "sweep": 15}
 
@@ -73,7 +71,7 @@ def run(options: Options) -> None:
     with 1 when a run did not succeed.
     """
     stream = sys.stderr if options.as_json else sys.stdout
-    width = None if stream.isatty() else PLAIN_WIDTH
+    width = None if stream.isatty() else drawing.PLAIN_WIDTH
     console = Console(file=stream, highlight=False, soft_wrap=True, width=width)
     target, why = choose_target(options.target)
     wanted = scenarios(options, target)

@@ -1,0 +1,99 @@
+"""Two sets against each other: what is claimed, what is refused, and how it is said."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.base import BenchError
+from bench.compare import compare
+from bench.records import Environment, RunRecord
+from bench.store import Store
+from tests.unit.made_records import made, scenario
+
+
+def runs(orchestrator: str = "argo", n: int = 6, handoff: float = 1.5, **environment: str) -> list[RunRecord]:
+    found = []
+    for number in range(n):
+        record = made(scenario(orchestrator, "chain", 3), number, handoff)
+        blocking = {**record.environment.blocking, **environment}
+        found.append(record.model_copy(update={"environment": Environment(blocking=blocking)}))
+    return found
+
+
+def test_a_slower_set_is_called_slower_and_the_other_way_round() -> None:
+    (slower,) = compare(runs(), runs(handoff=4.0)).compared
+    assert slower.verdict == "slower, effect large" and slower.found.shift > 0
+    assert slower.p is not None and slower.p < 0.05
+    (faster,) = compare(runs(handoff=4.0), runs()).compared
+    assert faster.verdict == "faster, effect large"
+
+
+def test_a_set_does_not_differ_from_itself() -> None:
+    (same,) = compare(runs(), runs()).compared
+    assert (same.verdict, same.found.shift) == ("no difference seen", 0)
+
+
+def test_too_few_samples_claim_nothing() -> None:
+    (few,) = compare(runs(n=2), runs(n=2, handoff=9.0)).compared
+    assert few.p is None and few.verdict.startswith("cannot tell: n=2 and 2 are too few")
+
+
+def test_p_is_adjusted_over_all_that_is_compared() -> None:
+    one = compare(runs(n=4), runs(n=4, handoff=4.0)).compared
+    both = compare(
+        runs(n=4) + runs("pods", 4), runs(n=4, handoff=4.0) + runs("pods", 4, handoff=4.0)
+    ).compared
+    assert one[0].p is not None and both[0].p == pytest.approx(2 * one[0].p)
+
+
+def test_different_environments_are_refused_by_name_unless_forced() -> None:
+    with pytest.raises(BenchError, match=r"kernel: 6\.1 and 6\.8"):
+        compare(runs(kernel="6.1"), runs(kernel="6.8"))
+    (forced,) = compare(runs(kernel="6.1"), runs(kernel="6.8"), force=True).compared
+    assert forced.differs == ("kernel: 6.1 and 6.8",)
+
+
+def test_a_set_of_two_environments_is_refused() -> None:
+    mixed = runs(n=3, kernel="6.1") + [
+        r.model_copy(update={"run_id": r.run_id + "x"}) for r in runs(n=3, kernel="6.8")
+    ]
+    with pytest.raises(BenchError, match=r"the first set has .* in more than one environment"):
+        compare(mixed, runs())
+
+
+def test_what_only_one_has_is_named() -> None:
+    found = compare(runs() + runs("pods"), runs())
+    assert (found.only_first, found.only_second) == (("kind/pods/chain-3/default",), ())
+    with pytest.raises(BenchError, match="no scenario is measured in both"):
+        compare(runs(), runs("pods"))
+
+
+def test_runs_with_a_fault_are_left_out() -> None:
+    struck = made(scenario("argo", "chain", 1, fault="sigkill"))
+    with pytest.raises(BenchError, match="nothing against nothing"):
+        compare([struck], [struck])
+
+
+def typed(*arguments: Any) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "bench", "compare", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_as_it_is_typed(tmp_path: Path) -> None:
+    for name, kernel, handoff in (("a", "6.1", 1.5), ("b", "6.1", 4.0), ("c", "6.8", 1.5)):
+        store = Store(tmp_path / name)
+        for record in runs(kernel=kernel, handoff=handoff):
+            store.append(record)
+    done = typed(tmp_path / "a", tmp_path / "b")
+    assert done.returncode == 0 and "slower, effect large" in done.stdout
+    body = json.loads(typed(tmp_path / "a", tmp_path / "b", "--json").stdout)
+    assert body["compared"][0]["verdict"] == "slower, effect large"
+    refused = typed(tmp_path / "a", tmp_path / "c")
+    assert (refused.returncode, "kernel: 6.1 and 6.8" in refused.stderr) == (1, True)
+    assert "--force" in refused.stderr and "Traceback" not in refused.stderr
+    absent = typed(tmp_path / "a", tmp_path / "nowhere")
+    assert (absent.returncode, "there is no folder" in absent.stderr) == (2, True)
