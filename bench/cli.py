@@ -15,7 +15,7 @@ from rich.table import Table
 from adapters.base import Adapter, BenchError, Target
 from bench import cluster_cli, doctor, results_cli
 from bench.errors import BadInput, run_cli
-from bench.store import Store, default_folder
+from bench.store import PUBLISHED, Store, default_folder
 
 app = typer.Typer(
     name="bench",
@@ -29,9 +29,6 @@ app = typer.Typer(
 app.add_typer(cluster_cli.app, name="cluster")
 app.add_typer(results_cli.app, name="results")
 app.command("doctor")(doctor.doctor)
-
-PUBLISHED = Path(__file__).resolve().parent.parent / "docs" / "results"
-"""The results that this version was published with."""
 
 RUN_EPILOG = """
 [bold]Examples[/bold]
@@ -49,6 +46,8 @@ RUN_EPILOG = """
   bench run --orchestrator airflow,prefect --fault all --n 3
 
   bench run --orchestrator all --lineage --n 3
+
+  bench run --orchestrator all --n 20 --plan
 
 An interrupted run goes on where it stopped when the same command is typed again.
 """
@@ -108,6 +107,14 @@ def run(
     seed: Annotated[
         int | None, typer.Option(help="Of the order and the pauses; default: drawn and stored.")
     ] = None,
+    budget: Annotated[
+        float | None,
+        typer.Option(min=0, help="Refuse a plan that takes more hours than this by earlier runs."),
+    ] = None,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Print the plan and stop; the same command without it carries it out."),
+    ] = False,
     fresh: Annotated[bool, typer.Option(help="Start a new plan even if the same one is unfinished.")] = False,
     keep: Annotated[bool, typer.Option(help="Leave the runs on the orchestrator to look at.")] = False,
     results: Annotated[Path | None, typer.Option(help="Where results are stored.")] = None,
@@ -138,6 +145,8 @@ def run(
             keep=keep,
             results=results or default_folder(),
             as_json=as_json,
+            budget_hours=budget,
+            plan_only=plan,
         )
     )
 

@@ -25,6 +25,7 @@ from bench.cells import (
     ratio_to_floor,
 )
 from bench.compare import Comparison
+from bench.plan import Plan, Slot
 from bench.records import RunRecord
 from bench.statistics import Estimate, median
 
@@ -291,6 +292,25 @@ def faults_table(records: Sequence[RunRecord]) -> RenderableType:
 
 PLAIN_WIDTH = 120
 """Columns where the output is a file or a pipe."""
+
+
+def duration(value: float) -> str:
+    """`45 s`, `12 min` or `3.4 h`: for what is only roughly known."""
+    if value < 90:
+        return f"{value:.0f} s"
+    return f"{value / 60:.0f} min" if value < 5400 else f"{value / 3600:.1f} h"
+
+
+def plan_table(plan: Plan, slots: Sequence[Slot]) -> RenderableType:
+    """The runs to come, in their order."""
+    table = Table(box=SIMPLE, pad_edge=False)
+    for name in ("#", "block", "pause"):
+        table.add_column(name, justify="right")
+    table.add_column("scenario", overflow="fold")
+    for number, slot in enumerate(slots, start=1):
+        pause = f"{slot.jitter_seconds:.1f} s"
+        table.add_row(str(number), str(slot.index + 1), pause, plan.scenarios[slot.scenario].key)
+    return table
 
 
 def comparison(found: Comparison) -> RenderableType:

@@ -1,4 +1,4 @@
-"""Stored records in other tools' formats: JSON lines, CSV, and what `pytest-benchmark compare` reads."""
+"""Stored records in other tools' formats: JSON lines, CSV, Parquet, and what `pytest-benchmark compare` reads."""
 
 import csv
 import io
@@ -12,7 +12,7 @@ from bench.cells import PART_ORDER, Cell, cells, handoff, makespan, overhead, pa
 from bench.records import RunRecord
 from bench.statistics import median
 
-FORMATS = ("jsonl", "csv", "pytest-benchmark")
+FORMATS = ("jsonl", "csv", "parquet", "pytest-benchmark")
 COLUMNS = (
     "run_id",
     "plan_id",
@@ -55,6 +55,20 @@ def as_csv(records: Sequence[RunRecord]) -> str:
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(_row(record) for record in records)
+    return out.getvalue()
+
+
+def as_parquet(records: Sequence[RunRecord]) -> bytes:
+    """The rows of the CSV as one Parquet table with types; null where there is no number."""
+    import polars
+
+    numbers = [name for name in COLUMNS if name.endswith("_seconds")]
+    rows = [{name: None if value == "" else value for name, value in _row(each).items()} for each in records]
+    table = polars.DataFrame(
+        rows, schema_overrides=dict.fromkeys(numbers, polars.Float64), infer_schema_length=None
+    )
+    out = io.BytesIO()
+    table.select(COLUMNS).write_parquet(out)
     return out.getvalue()
 
 

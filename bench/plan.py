@@ -5,13 +5,15 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from adapters.base import Frozen
-from bench.records import Sample, Scenario
+from bench.records import RunRecord, Sample, Scenario
+from bench.statistics import median
 from bench.store import Store
 
 PLANS = "plans"
@@ -45,6 +47,16 @@ class Plan(Frozen):
         """What a record of this slot answers."""
         scenario = self.scenarios[slot.scenario]
         return Sample(plan_id=self.plan_id, scenario=scenario.key, index=slot.index, number=number)
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """How long slots will take, by the median makespans of earlier runs and the planned pauses; no deployments."""
+
+    seconds: float
+    """Of the slots whose scenario has been measured before."""
+    unknown: int
+    """Slots of scenarios that have not."""
 
 
 class Started(Frozen):
@@ -129,6 +141,21 @@ def missing(plan: Plan, store: Store) -> Iterator[Slot]:
     for slot in plan.slots:
         if (plan.scenarios[slot.scenario].key, slot.index) not in done:
             yield slot
+
+
+def expected(plan: Plan, slots: Iterable[Slot], earlier: Iterable[RunRecord]) -> Expectation:
+    """What carrying out `slots` will take at least."""
+    known: dict[str, list[float]] = {}
+    for record in earlier:
+        if record.client is not None:
+            known.setdefault(record.scenario.key, []).append(record.client.makespan_monotonic_ns / 1e9)
+    medians = {key: median(values) for key, values in known.items()}
+    seconds, unknown = 0.0, 0
+    for slot in slots:
+        makespan = medians.get(plan.scenarios[slot.scenario].key)
+        seconds += slot.jitter_seconds + (makespan or 0.0)
+        unknown += makespan is None
+    return Expectation(seconds, unknown)
 
 
 def note_start(folder: Path, started: Started) -> None:

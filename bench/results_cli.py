@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from adapters.base import BenchError
 from bench import drawing, schema
 from bench.cells import is_measured, makespan, overhead
 from bench.errors import EXIT_FAILED, BadInput
-from bench.export import FORMATS, as_csv, as_jsonl, as_pytest_benchmark
+from bench.export import FORMATS, as_csv, as_jsonl, as_parquet, as_pytest_benchmark
 from bench.records import RunRecord
 from bench.store import FILE, Store, by_run_id, default_folder, verify
 
@@ -130,12 +131,21 @@ def export(
     if form not in FORMATS:
         raise BadInput(f"unknown format {form!r}", f"one of: {', '.join(FORMATS)}")
     records = _open(_folder(results))
-    text = {"jsonl": as_jsonl, "csv": as_csv, "pytest-benchmark": as_pytest_benchmark}[form](records)
+    forms: dict[str, Callable[[Sequence[RunRecord]], str | bytes]] = {
+        "jsonl": as_jsonl,
+        "csv": as_csv,
+        "parquet": as_parquet,
+        "pytest-benchmark": as_pytest_benchmark,
+    }
+    made = forms[form](records)
+    content = made.encode() if isinstance(made, str) else made
+    if isinstance(made, bytes) and out is None and sys.stdout.isatty():
+        raise BadInput("Parquet is not for a terminal", "give --out FILE")
     if out is None:
-        sys.stdout.write(text)
+        sys.stdout.buffer.write(content)
         return
     try:
-        out.write_text(text, encoding="utf-8")
+        out.write_bytes(content)
     except OSError as error:
         raise BadInput(f"cannot write {out}: {error.strerror or error}", "give another --out FILE") from error
     print(f"{len(records)} records written to {out}", file=sys.stderr)

@@ -28,11 +28,11 @@ from bench import drawing, faults
 from bench import plan as planning
 from bench.cells import CONTROLS, FLOORS
 from bench.errors import BadInput
-from bench.plan import Plan
+from bench.plan import Expectation, Plan
 from bench.records import RunRecord, Scenario
 from bench.runner import Progress as Event
 from bench.runner import Runner
-from bench.store import Store
+from bench.store import FILE, PUBLISHED, Store
 from core.config import PipelineConfig, load_config
 
 VARIANTS = {Target.LOCAL: ("folder",), Target.KIND: ("s3", "volume"), Target.K8S: ("s3", "volume")}
@@ -62,6 +62,8 @@ class Options:
     keep: bool = False
     as_json: bool = False
     faults: tuple[str, ...] = ()
+    budget_hours: float | None = None
+    plan_only: bool = False
 
 
 def run(options: Options) -> None:
@@ -81,12 +83,20 @@ def run(options: Options) -> None:
         console.print(f"target {target.value} ({why}) · results in {options.results}")
         plan, resumed = _plan(options, store, wanted)
         missing = list(planning.missing(plan, store))
-        if target is Target.LOCAL:
-            make_environments(wanted, console)
         console.print(
             f"plan {plan.plan_id}: {len(wanted)} scenarios × {plan.n} = {len(plan.slots)} runs, seed {plan.seed}"
             + (f"; goes on with the {len(missing)} that are missing" if resumed else "")
         )
+        expectation = planning.expected(plan, missing, [*store.records(), *published()])
+        console.print(told(expectation))
+        if options.plan_only:
+            console.print(drawing.plan_table(plan, missing))
+            if options.as_json:
+                sys.stdout.write(plan.model_dump_json(indent=1) + "\n")
+            return
+        within_budget(expectation, options.budget_hours)
+        if target is Target.LOCAL:
+            make_environments(wanted, console)
         records = _execute(options, store, target, plan, console)
         everything = [record for record in store.records() if record.sample.plan_id == plan.plan_id]
     if options.as_json:
@@ -102,6 +112,27 @@ def run(options: Options) -> None:
     )
     if bad or any(record.status == "unsupported" for record in asked):
         raise SystemExit(1)
+
+
+def published() -> list[RunRecord]:
+    """The results that came with this version: a first idea of how long things take."""
+    return Store(PUBLISHED).records() if (PUBLISHED / FILE).exists() else []
+
+
+def told(expectation: Expectation) -> str:
+    """How long it will take, in words."""
+    text = f"at least {drawing.duration(expectation.seconds)} by earlier runs, deployments not counted"
+    return text + (f"; {expectation.unknown} runs of unknown length" if expectation.unknown else "")
+
+
+def within_budget(expectation: Expectation, hours: float | None) -> None:
+    """Raises `BadInput` for a plan that takes longer than `hours`."""
+    if hours is not None and expectation.seconds > hours * 3600:
+        raise BadInput(
+            f"the plan takes at least {drawing.duration(expectation.seconds)}: more than the budget of {hours:g} h",
+            f"a smaller --n, fewer scenarios, or --budget {expectation.seconds / 3600:.2g}",
+            "the plan: the same command with a larger budget carries it out",
+        )
 
 
 def make_environments(scenarios: Sequence[Scenario], console: Console) -> None:

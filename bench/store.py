@@ -20,6 +20,8 @@ from adapters.base import BenchError
 from bench.records import RecordStatus, RunRecord, Sample
 
 FILE = "runs.jsonl"
+PUBLISHED = Path(__file__).resolve().parent.parent / "docs" / "results"
+"""The results that this version was published with."""
 LOCK = "runs.lock"
 ORPHAN_TRIES = 30
 

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import jsonschema
+import polars
 import pytest
 
 from bench import schema
@@ -58,7 +59,7 @@ def test_show_draws_one_run_and_gives_it_as_json(folder: Path) -> None:
     [
         (("show", "nothing"), 2, "no run 'nothing' is stored here"),
         (("show", "run-"), 2, "7 runs begin with 'run-'"),
-        (("export", "--format", "xml"), 2, "one of: jsonl, csv, pytest-benchmark"),
+        (("export", "--format", "xml"), 2, "one of: jsonl, csv, parquet, pytest-benchmark"),
         (("export", "--out", "/nowhere/file"), 2, "cannot write /nowhere/file"),
     ],
 )
@@ -208,3 +209,17 @@ def test_a_reader_that_leaves_early_is_no_traceback(folder: Path) -> None:
     done = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
+
+
+def test_parquet_has_the_rows_of_the_csv_with_types(folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs.parquet"
+    assert (
+        results("export", "--format", "parquet", "--out", str(out), "--results", str(folder)).returncode == 0
+    )
+    table = polars.read_parquet(out)
+    rows = list(
+        csv.DictReader(io.StringIO(results("export", "--format", "csv", "--results", str(folder)).stdout))
+    )
+    assert table.columns == list(rows[0]) and table["run_id"].to_list() == [row["run_id"] for row in rows]
+    assert table.schema["makespan_seconds"] == polars.Float64 and table.schema["cold"] == polars.Boolean
+    assert table["makespan_seconds"].to_list() == [float(row["makespan_seconds"]) for row in rows]
