@@ -161,7 +161,7 @@ def report(
         Path | None, typer.Option(help="Also renew the table between the marks of this file.")
     ] = None,
 ) -> None:
-    """Rebuild the comparison (Markdown, JSON) from stored raw results alone; the same bytes each time."""
+    """Rebuild the comparison (Markdown, a page, JSON) from stored raw results alone; the same bytes each time."""
     from bench import headline
     from bench.report import build
 

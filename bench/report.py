@@ -1,4 +1,4 @@
-"""The comparison, rebuilt from stored records alone: Markdown, JSON, and the raw rows they rest on.
+"""The comparison, rebuilt from stored records alone: Markdown, HTML, JSON, and the raw rows they rest on.
 
 The same records give the same bytes, in whatever order they come: no clock, no time zone, no random source
 is read, and all seeds are fixed.
@@ -30,6 +30,7 @@ from bench.cells import (
     part_seconds,
     ratio_to_floor,
 )
+from bench.page import page
 from bench.records import RunRecord
 from bench.statistics import (
     LEVEL,
@@ -122,7 +123,7 @@ def _pictures(records: Sequence[RunRecord]) -> dict[str, str]:
 
 
 def build(records: Sequence[RunRecord], out: Path) -> list[Path]:
-    """Write `report.md`, `report.json`, `runs.jsonl` (the raw rows, by cell) and pictures under `out`; their paths.
+    """Write the report (`report.md`, `.html`, `.json`), `runs.jsonl` (raw rows, by cell) and pictures; their paths.
 
     Raises:
         BenchError: if a file cannot be written.
@@ -140,11 +141,13 @@ def build(records: Sequence[RunRecord], out: Path) -> list[Path]:
     environment.filters.update(md=_md, seconds=drawing.seconds, percent=_percent, estimate=_estimate_text)
     markdown = environment.get_template("report.md.j2").render(**content)
     raw = "".join(_canonical(record.model_dump(mode="json")) + "\n" for record in ordered)
+    pictures = _pictures(ordered)
     files = {
         "report.md": markdown,
+        "report.html": page(markdown, content, pictures),
         "report.json": json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n",
         RAW: raw,
-        **_pictures(ordered),
+        **pictures,
     }
     try:
         out.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,146 @@
+"""The report as one HTML page: the Markdown's text, with pictures and bars in it, and nothing from elsewhere."""
+
+import html
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any
+
+import jinja2
+from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.token import Token
+
+from bench import drawing
+from bench.cells import PART_ORDER
+
+TITLE = "Pipeline orchestrators, measured"
+PICTURES_IN = "where-the-time-goes"
+"""The section that begins with pictures, by the id of its heading."""
+COLOURS = (
+    "#4477aa",
+    "#66ccee",
+    "#ccbb44",
+    "#aa3377",
+    "#228833",
+    "#ee6677",
+    "#88ccaa",
+    "#bbbbbb",
+    "#ddaa33",
+    "#225588",
+    "#999933",
+)
+"""Of the parts of a run, in their order: Tol's bright and muted schemes, told apart with colour blindness too."""
+WIDTH, BAR, GAP = 1000, 22, 34
+
+
+def page(markdown: str, content: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+    """The whole page. `content` is what the report says as data, `pictures` are SVG texts by file name."""
+    parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    tokens = parser.parse(markdown)
+    sections = _sections(tokens)
+    drawn = bars(content["breakdowns"]) + _figures(pictures)
+    body = _render(parser, tokens, {PICTURES_IN: drawn})
+    environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True)
+    source = (files("bench") / "templates" / "report.html.j2").read_text(encoding="utf-8")
+    return environment.from_string(source).render(title=TITLE, sections=sections, body=body)
+
+
+def _sections(tokens: Sequence[Token]) -> list[tuple[str, str]]:
+    """Id and text of each second-level heading; every heading gets its id on the way."""
+    found = []
+    for token, following in itertools.pairwise(tokens):
+        if token.type == "heading_open":
+            name = slug(following.content)
+            token.attrSet("id", name)
+            if token.tag == "h2":
+                found.append((name, following.content))
+    return found
+
+
+def slug(text: str) -> str:
+    """A heading's id: `Where the time goes` is `where-the-time-goes`."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+def _render(parser: MarkdownIt, tokens: Sequence[Token], after: Mapping[str, str]) -> str:
+    """HTML; tables can be scrolled by keyboard and name themselves after their section."""
+    renderer = parser.renderer
+    assert isinstance(renderer, RendererHTML)
+    out, heading, extra = [], "", ""
+    for number, token in enumerate(tokens):
+        if token.type == "heading_open":
+            heading = tokens[number + 1].content
+            extra = after.get(str(token.attrGet("id")), "")
+        elif token.type == "th_open":
+            token.attrSet("scope", "col")
+        if token.type == "table_open":
+            label = html.escape(heading, quote=True)
+            out.append(f'<div class="wide" role="region" tabindex="0" aria-label="Table: {label}">\n')
+        if token.type == "inline":
+            out.append(renderer.renderInline(token.children or [], parser.options, {}))
+        else:
+            out.append(renderer.renderToken(tokens, number, parser.options, {}))
+        if token.type == "table_close":
+            out.append("</div>\n")
+        elif token.type == "heading_close" and extra:
+            out.append(extra)
+            extra = ""
+    return "".join(out)
+
+
+def _figures(pictures: Mapping[str, str]) -> str:
+    found = []
+    for name, svg in sorted(pictures.items()):
+        target = name.removeprefix("timelines-").removesuffix(".svg")
+        caption = (
+            f"One run of the pipeline under each orchestrator as shipped, on {target}, drawn to one scale."
+        )
+        found.append(
+            f'<figure><div class="wide picture" role="img" tabindex="0" aria-label="{html.escape(caption)}">'
+            f"{svg[svg.index('<svg') :]}</div><figcaption>{html.escape(caption)}</figcaption></figure>\n"
+        )
+    return "".join(found)
+
+
+def bars(breakdowns: Sequence[Mapping[str, Any]]) -> str:
+    """A stacked bar for each scenario, all to one scale: medians of the parts; negative ones are left out."""
+    shown = [entry for entry in breakdowns if entry["orchestrator"] != "noop"]
+    if not shown:
+        return ""
+    longest = max(sum(max(part["median"], 0.0) for part in entry["parts"]) for entry in shown)
+    colours = dict(zip(PART_ORDER, COLOURS, strict=True))
+    rows = []
+    for number, entry in enumerate(shown):
+        top, left = number * (BAR + GAP), 0.0
+        whole = sum(max(part["median"], 0.0) for part in entry["parts"])
+        text = html.escape(f"{entry['scenario']}{' (' + entry['knob'] + ')' if entry['knob'] else ''}")
+        rows.append(f'<text x="0" y="{top + 14}">{text}: {drawing.seconds(whole)}, n={entry["n"]}</text>')
+        for part in entry["parts"]:
+            width = max(part["median"], 0.0) / longest * WIDTH
+            if width <= 0:
+                continue
+            name = f"{part['name']} {drawing.seconds(part['median'])}"
+            fill = colours.get(part["name"], "#777777")
+            rows.append(
+                f'<rect x="{left:.1f}" y="{top + 20}" width="{width:.1f}" height="{BAR}" fill="{fill}">'
+                f"<title>{html.escape(name)}</title></rect>"
+            )
+            left += width
+    used = [name for name in PART_ORDER if any(part["name"] == name for e in shown for part in e["parts"])]
+    legend = "".join(
+        f'<li><span class="swatch" style="background:{colours[name]}"></span>{html.escape(name)}</li>'
+        for name in used
+    )
+    caption = (
+        "Medians of the parts of a run, in the order they first occur; one scale. Numbers: the tables below."
+    )
+    height = len(shown) * (BAR + GAP)
+    return (
+        f'<figure><ul class="legend" aria-hidden="true">{legend}</ul>'
+        f'<div class="wide picture" role="img" tabindex="0" aria-label="{caption}">'
+        f'<svg class="bars" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}">'
+        f"{''.join(rows)}</svg></div>"
+        f"<figcaption>{caption}</figcaption></figure>\n"
+    )
