@@ -26,6 +26,8 @@ Question = Literal[
     "openlineage",
 ]
 QUESTIONS: tuple[Question, ...] = get_args(Question)
+FIRST_FOUR: tuple[Question, ...] = QUESTIONS[:4]
+"""What must outlive the run's pods and objects."""
 SHAPING = ("dataset_uri", "n_books", "seed", "k", "min_score_gate")
 """Parameters that determine the model and whether it passes."""
 UPSTREAM = ("dataset_uri", "ratings_uri", "train_uri")
@@ -146,8 +148,7 @@ def _failed(known: Known) -> dict[str, str]:
 
 
 def _first_four(known: Known) -> dict[str, str]:
-    asked: tuple[Question, ...] = ("dataset", "code", "parameters", "metrics")
-    return {name: text for question in asked for name, text in answer(question, known).facts.items()}
+    return {name: text for question in FIRST_FOUR for name, text in answer(question, known).facts.items()}
 
 
 _FACTS: Mapping[Question, Callable[[Known], dict[str, str]]] = {

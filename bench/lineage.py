@@ -8,7 +8,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from adapters.base import RunHandle
-from adapters.lineage import DOWNSTREAM, QUESTIONS, SHAPING, UPSTREAM, Answer, Known, Question, answer
+from adapters.lineage import (
+    DOWNSTREAM,
+    FIRST_FOUR,
+    QUESTIONS,
+    SHAPING,
+    UPSTREAM,
+    Answer,
+    Known,
+    Question,
+    answer,
+)
 from bench.cells import Cell
 from bench.faults import asks_lineage
 from bench.records import LineageAnswer, RunRecord
@@ -76,6 +86,7 @@ def truth(
         "failed": {"failed_attempts": str(starts - 1), "orphans_attributed": "0"},
         "alert": some("drifted", "model_sha256", "dataset_sha256"),
         "durable": {name: text for facts in first.values() for name, text in facts.items()},
+        # START and COMPLETE of seven steps, START and FAIL of the attempt that raised
         "openlineage": {"events": str(2 * 7 + 2)},
     }
 
@@ -140,6 +151,7 @@ def columns(found: Sequence[Cell]) -> list[dict[str, Any]]:
         if not runs:
             continue
         answers = {each: [a for run in runs for a in run if a.question == each] for each in QUESTIONS}
+        facts = sum(len(a.facts) + len(a.missing) for a in runs[0] if a.question in FIRST_FOUR)
         made.append(
             {
                 "orchestrator": cell.key.orchestrator,
@@ -157,6 +169,7 @@ def columns(found: Sequence[Cell]) -> list[dict[str, Any]]:
                         "missing": sorted({name for a in got for name in a.missing}),
                         "wrong": sorted({name for a in got for name in a.wrong}),
                         "given": sorted({name for a in got for name in a.facts}),
+                        **({"of": facts} if each == "durable" else {}),
                     }
                     for each, got in answers.items()
                 },
@@ -174,4 +187,6 @@ def shown(entry: Mapping[str, Any]) -> str:
     text = verdicts[0] if len(verdicts) == 1 else ", ".join(f"{name} {counts[name]}" for name in verdicts)
     if verdicts == ["absent"] and entry["given"]:
         text = f"in part (no {', '.join(entry['missing'])})"
+    if "of" in entry and entry["given"]:
+        text += f" ({len(entry['given'])} of {entry['of']} facts)"
     return f"{text} ({', '.join(entry['wrong'])})" if entry["wrong"] else text
