@@ -151,7 +151,7 @@ def columns(found: Sequence[Cell]) -> list[dict[str, Any]]:
         if not runs:
             continue
         answers = {each: [a for run in runs for a in run if a.question == each] for each in QUESTIONS}
-        facts = sum(len(a.facts) + len(a.missing) for a in runs[0] if a.question in FIRST_FOUR)
+        facts = len({name for a in runs[0] if a.question in FIRST_FOUR for name in (*a.facts, *a.missing)})
         made.append(
             {
                 "orchestrator": cell.key.orchestrator,

@@ -232,7 +232,7 @@ def test_the_report_says_what_was_answered_and_what_was_missing(tmp_path: Path) 
     shown = contents(records)["lineage"]["columns"][0]["shown"]
     assert (shown["dataset"], shown["openlineage"]) == ("answered", "absent")
     assert shown["alert"] == "in part (no drifted)"
-    assert shown["durable"] == "answered (10 of 10 facts)"
+    assert shown["durable"] == "answered (9 of 9 facts)"
     build(records, tmp_path)
     assert (
         "| 11 from an alert to model and data | in part (no drifted) |"
