@@ -1,11 +1,13 @@
-"""The short table of the README, from stored results alone: `bench report --readme README.md` writes it anew."""
+"""The short tables of the README, from stored results alone: `bench report --readme README.md` writes it anew."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from adapters.base import BenchError
+from bench import aftermath, lineage
 from bench.cells import FLOORS, Cell, cells, floor_of, makespan, overhead, ratio_to_floor
 from bench.drawing import seconds
+from bench.faults import FAULTS
 from bench.records import RunRecord
 from bench.statistics import Estimate
 
@@ -38,6 +40,50 @@ def table(records: Sequence[RunRecord]) -> str:
     return "\n".join(lines)
 
 
+def kept(records: Sequence[RunRecord]) -> str:
+    """What each does when a step fails and what it knows of a model later: a row for each orchestrator and setting."""
+    rows: dict[tuple[str, str, str, str], list[Cell]] = {}
+    for cell in cells(records):
+        if cell.key.fault:
+            key = cell.key
+            rows.setdefault((key.target, key.orchestrator, key.configuration, key.task), []).append(cell)
+    if not rows:
+        return ""
+    names = list(FAULTS)
+    titles = {
+        "exception": "a step raises",
+        "sigkill": "its process is killed",
+        "pod-deleted": "its pod is deleted",
+    }
+    lines = [
+        "**When a step fails** (runs that recovered; resumed after, median), and the thirteen **lineage** questions to "
+        "each orchestrator's own store:",
+        "",
+        "| target | orchestrator | a step is | "
+        + " | ".join(titles[name] for name in names)
+        + " | answered of 13 | wrong |",
+        "|---|---|---|" + "--:|" * (len(names) + 2),
+    ]
+    for (target, name, configuration, task), members in rows.items():
+        faults = [_recovered([cell for cell in members if cell.key.fault == fault]) for fault in names]
+        asked = lineage.columns(members)
+        answered = str(asked[0]["answered"]) if asked else "not asked"
+        wrong = str(asked[0]["wrong"]) if asked else ""
+        shown = name if configuration == "default" else f"{name} {configuration}"
+        lines.append("| " + " | ".join((target, shown, task, *faults, answered, wrong)) + " |")
+    return "\n".join(lines)
+
+
+def _recovered(members: Sequence[Cell]) -> str:
+    """`3 of 3; 1.9 s`, over all the cells' struck runs; a dash where none is stored."""
+    found = [after for cell in members for after in aftermath.of_cell(cell)]
+    if not found:
+        return "—"
+    again = aftermath.middle(found, lambda after: after.resumed)
+    text = f"{sum(after.recovered for after in found)} of {len(found)}"
+    return text if again is None else f"{text}; {seconds(again)}"
+
+
 def _row(cell: Cell, members: Sequence[Cell]) -> str:
     ratio = ratio_to_floor(cell, floor_of(cell, members))
     name = cell.key.orchestrator
@@ -64,10 +110,11 @@ def _text(estimate: Estimate | None, unit: str) -> str:
 
 
 def write(readme: Path, records: Sequence[RunRecord]) -> None:
-    """Put the table between the two marks of `readme`. Raises `BenchError` where the marks are missing."""
+    """Put the tables between the two marks of `readme`. Raises `BenchError` where the marks are missing."""
     text = readme.read_text(encoding="utf-8")
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise BenchError(f"{readme} has no marks for the results", f"add the lines {BEGIN} and {END}")
-    readme.write_text(f"{before}{begin}\n{table(records)}\n{end}{after}", encoding="utf-8")
+    tables = "\n\n".join(filter(None, (table(records), kept(records))))
+    readme.write_text(f"{before}{begin}\n{tables}\n{end}{after}", encoding="utf-8")

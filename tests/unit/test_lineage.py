@@ -12,7 +12,7 @@ from adapters.argo import lineage as argo
 from adapters.base import RunHandle
 from adapters.dagster import lineage as dagster
 from adapters.lineage import QUESTIONS, Kept, Known, reader
-from bench import lineage
+from bench import headline, lineage
 from bench.records import RunRecord
 from bench.report import build, contents
 from bench.store import Store
@@ -240,6 +240,14 @@ def test_the_report_says_what_was_answered_and_what_was_missing(tmp_path: Path) 
     )
     mixed = contents([asked(0, partial), asked(1, complete())])["lineage"]["columns"][0]["shown"]
     assert mixed["alert"] == "answered 1, absent 1"
+
+
+def test_the_short_table_has_all_three_columns(tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{headline.BEGIN}\n{headline.END}\n")
+    headline.write(readme, [made(scenario("argo")), asked(1, complete())])
+    text = readme.read_text()
+    assert "| kind | argo | pod | — | — | — | 12 | 0 |" in text and "makespan, median" in text
 
 
 def test_records_with_and_without_answers_keep_their_seals(tmp_path: Path) -> None:
