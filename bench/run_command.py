@@ -23,6 +23,7 @@ from adapters.base import Adapter, Configuration, Target, Unsupported
 from adapters.local import envs
 from adapters.local.state import local_state
 from adapters.local.target import close_local
+from adapters.locks import measuring
 from adapters.workloads import PIPELINE, WORKLOADS
 from bench import drawing, faults
 from bench import plan as planning
@@ -77,7 +78,7 @@ def run(options: Options) -> None:
     console = Console(file=stream, highlight=False, soft_wrap=True, width=width)
     target, why = choose_target(options.target)
     wanted = scenarios(options, target)
-    with Store.locked(options.results) as store:
+    with Store.locked(options.results) as store, measuring(target):
         for notice in store.notices:
             console.print(f"note: {notice}")
         console.print(f"target {target.value} ({why}) · results in {options.results}")

@@ -8,15 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from adapters.base import BenchError, TargetUnusable
+from adapters.base import BenchError
+from adapters.locks import held
 from cluster.state import home, write_atomic
 
 LAYOUT = "1"
 """Changes when a newer bench cannot use what an older one left here."""
-
-
-class StateBusy(TargetUnusable):
-    """Another command holds the local servers."""
 
 
 @dataclass(frozen=True)
@@ -113,24 +110,6 @@ def busy(state: LocalState) -> bool:
 
 @contextmanager
 def exclusive(state: LocalState) -> Iterator[None]:
-    """Hold the local servers for one command. A kernel lock: it vanishes with its process, however that ends.
-
-    Raises `StateBusy` naming the process that holds them.
-    """
-    state.root.mkdir(parents=True, exist_ok=True)
-    handle = os.open(state.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            holder = os.pread(handle, 32, 0).decode("ascii", "replace").strip() or "unknown"
-            raise StateBusy(
-                f"another bench command uses the local servers in {state.root} (process {holder})",
-                "wait for it to end, or give this one a state folder of its own: export BENCH_HOME=DIR",
-                "what it has stored so far; nothing was changed",
-            ) from None
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+    """Hold the local servers for one command. Raises `StateBusy` naming the process that holds them."""
+    with held(state.root / "lock", f"the local servers in {state.root}"):
         yield
-    finally:
-        os.close(handle)

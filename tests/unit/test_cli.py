@@ -99,3 +99,22 @@ def test_report_without_results(tmp_path: Path) -> None:
 def test_help_has_examples() -> None:
     text = bench("run", "--help", check=0).stdout
     assert "bench run --orchestrator argo" in text
+
+
+def test_two_commands_do_not_measure_on_one_cluster(tmp_path: Path) -> None:
+    environment = {**os.environ, "BENCH_HOME": str(tmp_path / "home")}
+    holder = "import sys; from adapters.locks import *; from adapters.base import Target\n"
+    holder += "with measuring(Target.KIND): print('held', flush=True); sys.stdin.read()"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    first = subprocess.Popen([sys.executable, "-c", holder], env=environment, text=True, **pipes)
+    assert first.stdout is not None and first.stdout.readline() == "held\n"
+    words = [*BENCH, "run", "-o", "noop", "--target", "kind", "--results", str(tmp_path / "results")]
+    refused = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 1 and f"(process {first.pid})" in refused.stderr
+    assert Store(tmp_path / "results").records() == []
+    first.kill()
+    first.communicate()
+    here = subprocess.run(
+        [*words[:-3], "local", *words[-2:]], env=environment, capture_output=True, timeout=60
+    )
+    assert here.returncode == 0

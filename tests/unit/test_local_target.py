@@ -16,7 +16,8 @@ from adapters.base import BenchError
 from adapters.local import envs
 from adapters.local.postgres import Postgres
 from adapters.local.processes import MARK, Servers, leftovers, sweep
-from adapters.local.state import LocalState, StateBusy, check_layout, exclusive
+from adapters.local.state import LocalState, check_layout, exclusive
+from adapters.locks import StateBusy
 from bench.observe import without_paths
 from tests.unit.conftest import ROOT, wait_for
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from adapters.base import BenchError, Target
-from adapters.local.state import StateBusy
+from adapters.locks import StateBusy
 from adapters.noop import NoopAdapter
 from adapters.runtimes import NothingToInstall
 from bench import plan as planning
