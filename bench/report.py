@@ -6,7 +6,7 @@ is read, and all seeds are fixed.
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from bench.cells import (
     FLOORS,
     PART_ORDER,
     Cell,
+    CellKey,
     cells,
     common_keys,
     floor_of,
@@ -38,6 +39,7 @@ from bench.statistics import (
     Difference,
     Estimate,
     bootstrap_interval,
+    cost_curve,
     difference,
     holm,
     median,
@@ -192,6 +194,7 @@ def contents(records: Sequence[RunRecord]) -> dict[str, Any]:
         "breakdowns": [entry for cell in found if (entry := _breakdown(cell)) is not None],
         "cold": [entry for cell in found if (entry := _cold(cell)) is not None],
         "shares": [entry for cell in found if (entry := _share(cell)) is not None],
+        "curves": [row for group in groups for row in _curves(group)],
         "step_lengths": [text for _, text in STEP_LENGTHS],
         "failures": _list(found, lambda cell: cell.failed),
         "voids": _list(everything, lambda cell: cell.void),
@@ -523,6 +526,35 @@ def _share(cell: Cell) -> dict[str, Any] | None:
         "as_run": as_run,
         "lengths": entries,
     }
+
+
+def _curves(group: Group) -> list[dict[str, Any]]:
+    """What a run costs before its first step and what each step adds, from chains of two lengths or more."""
+    lines: dict[CellKey, list[Cell]] = {}
+    for cell in group.cells:
+        if cell.key.workload == "chain" and cell.key.orchestrator != "noop" and cell.measured:
+            lines.setdefault(replace(cell.key, steps=0), []).append(cell)
+    rows = []
+    for key, members in sorted(lines.items()):
+        points = [(cell.key.steps, value) for cell in members for value in cell.values(makespan)]
+        if len({length for length, _ in points}) < 2:
+            continue
+        curve = cost_curve(points)
+        rows.append(
+            {
+                "environment": group.name,
+                "target": key.target,
+                "task": key.task,
+                "orchestrator": key.orchestrator,
+                "configuration": key.configuration,
+                "knob": members[0].knob,
+                "parameters": dict(key.parameters),
+                "fixed": _estimate(curve.fixed),
+                "marginal": _estimate(curve.marginal),
+                "lengths": [{"steps": length, "n": n} for length, n in curve.lengths],
+            }
+        )
+    return rows
 
 
 def _outliers(cell: Cell) -> list[dict[str, Any]]:

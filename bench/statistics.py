@@ -3,9 +3,11 @@
 Resampling uses a fixed seed: the same samples give the same answer on every machine.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from math import comb, isnan
+from typing import Any
 
 import numpy as np
 import scipy  # `scipy.stats` loads when it is first used, which `bench --help` does not wait for
@@ -13,6 +15,7 @@ import scipy  # `scipy.stats` loads when it is first used, which `bench --help` 
 SEED = 20_260_101
 LEVEL = 0.95
 RESAMPLES = 9_999
+CURVE_RESAMPLES = 999
 EXACT_LIMIT = 20_000
 """A permutation test over at most this many arrangements looks at all of them."""
 P95_FROM = 72
@@ -301,6 +304,71 @@ def paired_ratio(pairs: Sequence[tuple[float, float]], level: float = LEVEL) -> 
     if any(first <= 0 for first, _ in pairs):
         raise ValueError("a ratio needs positive values")
     return median_estimate([second / first for first, second in pairs], level)
+
+
+@dataclass(frozen=True)
+class CostCurve:
+    """A straight line through runs of several lengths: `fixed` is the cost of none, `marginal` that of one step more.
+
+    Seconds. Intervals are None below two runs of each length.
+    """
+
+    fixed: Estimate
+    marginal: Estimate
+    lengths: tuple[tuple[int, int], ...]
+    """(length, runs of it)."""
+
+
+def cost_curve(points: Sequence[tuple[int, float]], level: float = LEVEL, seed: int = SEED) -> CostCurve:
+    """Theil–Sen: the median slope over all pairs of runs of different lengths, and the median of what it leaves.
+
+    Sen (1968), J. Am. Stat. Assoc. 63. Intervals by the percentile bootstrap within each length. `points` are
+    (length, seconds).
+
+    Raises:
+        ValueError: if there are fewer than two lengths.
+    """
+    groups: dict[int, np.ndarray[tuple[int], np.dtype[np.float64]]] = {
+        length: _checked([value for at, value in points if at == length])
+        for length in sorted({at for at, _ in points})
+    }
+    if len(groups) < 2:
+        raise ValueError("a line needs two lengths")
+    fixed, marginal = _theil_sen(groups)
+    low_high: tuple[Interval | None, Interval | None] = (None, None)
+    note = ""
+    if min(len(values) for values in groups.values()) < 2:
+        note = "one run of a length: no interval"
+    else:
+        rng = np.random.default_rng(seed)
+        drawn = np.array(
+            [
+                _theil_sen({length: rng.choice(values, len(values)) for length, values in groups.items()})
+                for _ in range(CURVE_RESAMPLES)
+            ]
+        )
+        bounds = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
+        method = "percentile bootstrap within lengths"
+        low_high = (
+            Interval(float(bounds[0][0]), float(bounds[1][0]), level, method),
+            Interval(float(bounds[0][1]), float(bounds[1][1]), level, method),
+        )
+    return CostCurve(
+        Estimate(fixed, len(points), low_high[0], note),
+        Estimate(marginal, len(points), low_high[1], note),
+        tuple((length, len(values)) for length, values in groups.items()),
+    )
+
+
+def _theil_sen(groups: Mapping[int, np.ndarray[Any, np.dtype[np.float64]]]) -> tuple[float, float]:
+    """Intercept and slope."""
+    slopes = [
+        (groups[b][None, :] - groups[a][:, None]).ravel() / (b - a)
+        for a, b in combinations(sorted(groups), 2)
+    ]
+    slope = float(np.median(np.concatenate(slopes)))
+    left = [values - slope * length for length, values in groups.items()]
+    return float(np.median(np.concatenate(left))), slope
 
 
 def outliers(samples: Sequence[float], limit: float = 3.5) -> list[int]:

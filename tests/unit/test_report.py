@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from adapters.base import BenchError
+from bench.cells import makespan
 from bench.records import Environment, RunRecord, Sample, Verification
 from bench.report import build, contents
+from bench.statistics import median
 from tests.unit.made_records import MadeRun, made, scenario
 
 KNOB = "DEFAULT_REQUEUE_TIME=1s"
@@ -307,3 +309,16 @@ def test_a_folder_that_cannot_be_written_is_an_error_for_people(tmp_path: Path) 
     (tmp_path / "file").write_text("")
     with pytest.raises(BenchError, match="cannot write the report"):
         build(study(1), tmp_path / "file" / "report")
+
+
+def test_chains_of_two_lengths_give_the_cost_of_a_step(tmp_path: Path) -> None:
+    records = [made(scenario("argo", "chain", length), n) for length in (3, 10) for n in range(3)]
+    (row,) = contents(records)["curves"]
+    assert [(entry["steps"], entry["n"]) for entry in row["lengths"]] == [(3, 3), (10, 3)]
+    middle = {
+        length: median([makespan(r) or 0 for r in records if r.scenario.steps == length])
+        for length in (3, 10)
+    }
+    assert row["marginal"]["value"] == pytest.approx((middle[10] - middle[3]) / 7, rel=0.1)
+    assert "## The cost of a step\n\nA straight line" in written(records, tmp_path)
+    assert contents(records[:3])["curves"] == []

@@ -9,6 +9,7 @@ from scipy import stats
 
 from bench.statistics import (
     bootstrap_interval,
+    cost_curve,
     difference,
     holm,
     median,
@@ -226,3 +227,36 @@ def test_outliers_are_positions_and_few_samples_have_none() -> None:
 def test_no_samples_are_no_number(wrong: list[float]) -> None:
     with pytest.raises(ValueError):
         median(wrong)
+
+
+def test_a_cost_curve_is_theil_and_sens_line() -> None:
+    rng = np.random.default_rng(7)
+    points = [(n, 3 + 0.5 * n + float(rng.normal(0, 0.2))) for n in (1, 10, 40) for _ in range(6)]
+    curve = cost_curve(points)
+    x, y = [n for n, _ in points], [value for _, value in points]
+    slope = stats.theilslopes(y, x).slope
+    assert curve.marginal.value == pytest.approx(slope)
+    assert curve.fixed.value == pytest.approx(float(np.median(np.array(y) - slope * np.array(x))))
+    assert curve.lengths == ((1, 6), (10, 6), (40, 6))
+
+
+def test_a_cost_curve_without_noise_has_no_width_and_one_run_of_a_length_no_interval() -> None:
+    exact = cost_curve([(n, 2.0 + 0.25 * n) for n in (1, 40) for _ in range(3)])
+    assert exact.fixed.interval is not None and exact.marginal.interval is not None
+    assert (exact.fixed.interval.low, exact.fixed.interval.high) == pytest.approx((2.0, 2.0))
+    assert (exact.marginal.interval.low, exact.marginal.interval.high) == pytest.approx((0.25, 0.25))
+    assert cost_curve([(1, 1.0), (40, 2.0), (40, 2.1)]).marginal.interval is None
+    with pytest.raises(ValueError, match="two lengths"):
+        cost_curve([(10, 1.0), (10, 2.0)])
+
+
+def test_cost_curves_cover_about_as_often_as_they_say() -> None:
+    """Percentile bootstrap of few runs: below its nominal 95 %, and not by more than a few runs' worth."""
+    rng = np.random.default_rng(11)
+    inside = 0
+    for trial in range(60):
+        points = [(n, 3 + 0.5 * n + float(rng.normal(0, 0.3))) for n in (1, 10, 40) for _ in range(10)]
+        found = cost_curve(points, seed=trial).marginal.interval
+        assert found is not None
+        inside += found.low <= 0.5 <= found.high
+    assert inside >= 49
