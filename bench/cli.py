@@ -104,6 +104,14 @@ def run(
     jitter: Annotated[
         float, typer.Option(min=0, help="Longest random pause before a submission, seconds.")
     ] = 10.0,
+    idle: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Seconds to watch what each orchestrator uses doing nothing, after it was deployed; on "
+            "Kubernetes at least 30, since the kubelet counts every 10 s or so.",
+        ),
+    ] = 0.0,
     seed: Annotated[
         int | None, typer.Option(help="Of the order and the pauses; default: drawn and stored.")
     ] = None,
@@ -140,6 +148,7 @@ def run(
             controls=controls,
             deadline_seconds=deadline,
             jitter_seconds=jitter,
+            idle_seconds=idle,
             seed=seed,
             fresh=fresh,
             keep=keep,

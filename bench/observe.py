@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +13,13 @@ import httpx
 from kubernetes import client
 
 from adapters import podspec
-from adapters.base import BenchError, Target, TargetUnreachable
+from adapters.base import BenchError, Component, Target, TargetUnreachable
 from adapters.installation import quiet
 from adapters.kube import Document, Kube, epoch_seconds, explained
 from adapters.local.target import connect_local
 from adapters.targets import PIPELINE_NAMESPACE, SYSTEM_NAMESPACE, connect
 from bench.records import PodClock, Pressure
+from bench.resources import Look, of_cluster, of_servers
 from core.codedigest import code_digest
 
 LEDGER_SERVICE = "http:ledger:8080"
@@ -52,6 +53,9 @@ class Scene(Protocol):
 
     def quiet(self, but: str) -> None:
         """Stop the servers of every orchestrator but one: they would take CPU from what is measured."""
+
+    def look(self, components: Iterable[Component]) -> Look:
+        """What these parts of an orchestrator have used so far."""
 
 
 @dataclass
@@ -224,6 +228,10 @@ class ClusterScene:
         """Scale the servers of the others to zero, also those that an earlier command left."""
         quiet(self.where.kube, but)
 
+    def look(self, components: Iterable[Component]) -> Look:
+        """See `Scene`."""
+        return of_cluster(self.where.kube, components)
+
     def forget(self, run_id: str) -> None:
         """See `Scene`. Raises `BenchError` where Kubernetes refuses."""
         kube, which = self.where.kube, f"{podspec.RUN_LABEL}={run_id}"
@@ -325,6 +333,10 @@ class LocalScene:
         """Without the place of the state folder, as in the ledger's rows."""
         return without_paths(text, self.where.state.root)
 
+    def look(self, components: Iterable[Component]) -> Look:
+        """See `Scene`."""
+        return of_servers(self.where.servers, components)
+
     def quiet(self, but: str) -> None:
         """Nothing: servers end with the command that started them, and the runner stops those of its own."""
 
@@ -366,6 +378,10 @@ class EmptyScene:
 
     def quiet(self, but: str) -> None:
         """Nothing."""
+
+    def look(self, components: Iterable[Component]) -> Look:
+        """Nothing."""
+        return Look(time.time())
 
 
 def scene_of(target: Target, stepless: bool = False) -> Scene:

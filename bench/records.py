@@ -154,6 +154,39 @@ class Strike(Frozen):
     """What was struck, such as `pod recommender-x7`."""
 
 
+class Usage(Frozen):
+    """What one part of an orchestrator used between two looks at it."""
+
+    component: str
+    role: str
+    cpu_seconds: float
+    seconds: float
+    """Between the two readings of its CPU counter, which the kubelet renews every 10 s or so."""
+    memory_bytes: int
+    """At the later look: working set (Kubernetes), proportional set size (local)."""
+
+
+class Window(Frozen):
+    """What the orchestrator's own parts used in a stretch of time; the steps' pods and processes are not in it."""
+
+    seconds: float
+    """Between the two looks, harness clock."""
+    parts: tuple[Usage, ...] = ()
+    api_requests: int | None = None
+    """Requests that the Kubernetes API server answered to anybody in that time; None without a cluster."""
+    api_writes: int | None = None
+    """Those of them that create, change or delete."""
+
+
+class Resources(Frozen):
+    """What the orchestrator's own parts used."""
+
+    idle: Window | None = None
+    """Deployed and without a run, measured after the last deployment (`bench run --idle`)."""
+    run: Window | None = None
+    """From before the submission until the end was seen."""
+
+
 class LineageAnswer(Frozen):
     """One of the thirteen questions, as the orchestrator's own store answered it for this run."""
 
@@ -200,6 +233,7 @@ class RunRecord(Frozen):
     breakdown: Breakdown | None = None
     verification: Verification | None = None
     pressure: Pressure | None = None
+    resources: Resources | None = None
     strike: Strike | None = None
     lineage: tuple[LineageAnswer, ...] = ()
     """Answers of the orchestrator's own store, where it was asked."""
@@ -211,7 +245,7 @@ class RunRecord(Frozen):
 
     @model_serializer(mode="wrap")
     def _as_sealed(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(inner(self), "strike", "lineage")
+        return _without(inner(self), "strike", "lineage", "resources")
 
     def sealed(self) -> "RunRecord":
         """The same record with its content hash filled in."""

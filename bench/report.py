@@ -14,7 +14,7 @@ import jinja2
 
 from adapters.base import BenchError
 from adapters.workloads import WORKLOADS, phases
-from bench import aftermath, drawing, lineage
+from bench import aftermath, drawing, lineage, upkeep
 from bench.cells import (
     CONTROLS,
     FLOORS,
@@ -140,7 +140,9 @@ def build(records: Sequence[RunRecord], out: Path) -> list[Path]:
         keep_trailing_newline=True,
         autoescape=False,  # Markdown: the filter `md` escapes what comes from records
     )
-    environment.filters.update(md=_md, seconds=drawing.seconds, percent=_percent, estimate=_estimate_text)
+    environment.filters.update(
+        md=_md, seconds=drawing.seconds, percent=_percent, estimate=_estimate_text, mebibytes=_mebibytes
+    )
     markdown = environment.get_template("report.md.j2").render(**content)
     raw = "".join(_canonical(record.model_dump(mode="json")) + "\n" for record in ordered)
     pictures = _pictures(ordered)
@@ -194,6 +196,7 @@ def contents(records: Sequence[RunRecord]) -> dict[str, Any]:
         "breakdowns": [entry for cell in found if (entry := _breakdown(cell)) is not None],
         "cold": [entry for cell in found if (entry := _cold(cell)) is not None],
         "shares": [entry for cell in found if (entry := _share(cell)) is not None],
+        "upkeep": upkeep.rows(found),
         "curves": [row for group in groups for row in _curves(group)],
         "step_lengths": [text for _, text in STEP_LENGTHS],
         "failures": _list(found, lambda cell: cell.failed),
@@ -644,6 +647,10 @@ def _estimate_text(value: dict[str, Any] | None, unit: str = " s") -> str:
         return f"{middle} ({value['note']})" if value["note"] else middle
     low, high = drawing.seconds(interval["low"])[:-2], drawing.seconds(interval["high"])[:-2]
     return f"{middle} [{low}, {high}] {_percent(interval['level'])}"
+
+
+def _mebibytes(value: float | None) -> str:
+    return "—" if value is None else f"{value / 2**20:.0f} MiB"
 
 
 def _percent(value: float | None) -> str:

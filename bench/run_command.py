@@ -58,6 +58,7 @@ class Options:
     controls: bool = True
     deadline_seconds: float = 1800.0
     jitter_seconds: float = 10.0
+    idle_seconds: float = 0.0
     seed: int | None = None
     fresh: bool = False
     keep: bool = False
@@ -304,7 +305,7 @@ def _execute(options: Options, store: Store, target: Target, plan: Plan, console
                         task, description=f"{event.event} {name} [{event.index}]", completed=event.done
                     )
 
-        runner = Runner(store, target, options.deadline_seconds, options.keep, tell)
+        runner = Runner(store, target, options.deadline_seconds, options.idle_seconds, options.keep, tell)
         try:
             runner.clean()
             records.extend(runner.run(plan))

@@ -14,6 +14,7 @@ import adapters
 from adapters.base import (
     Adapter,
     BenchError,
+    Component,
     Configuration,
     Driver,
     RunHandle,
@@ -33,7 +34,18 @@ from bench.breakdown import breakdown
 from bench.environment import fingerprint
 from bench.observe import Gauge, Scene, scene_of
 from bench.plan import Plan, Slot, Started
-from bench.records import ClientClock, Environment, PodClock, Pressure, RecordStatus, RunRecord, Scenario
+from bench.records import (
+    ClientClock,
+    Environment,
+    PodClock,
+    Pressure,
+    RecordStatus,
+    Resources,
+    RunRecord,
+    Scenario,
+    Window,
+)
+from bench.resources import Look, between
 from bench.store import Store
 from bench.verify import same_digest, verify
 from core.codedigest import code_digest
@@ -73,6 +85,8 @@ class Runner:
     store: Store
     target: Target
     deadline_seconds: float = 1800.0
+    idle_seconds: float = 0.0
+    """How long an orchestrator is watched doing nothing, after each deployment."""
     keep: bool = False
     """Leave runs on the orchestrator after they were recorded."""
     tell: Callable[[Progress], None] = lambda progress: None
@@ -81,6 +95,8 @@ class Runner:
     _runtimes: dict[str, Runtime] = field(default_factory=dict)
     _active: tuple[str, str] | None = None
     """Orchestrator and configuration that are scaled up."""
+    _idle: Window | None = None
+    """What the active one uses without a run."""
     _scenes: dict[str, Scene] = field(default_factory=dict)
 
     @property
@@ -193,7 +209,21 @@ class Runner:
             _stopped(runtime, scenario.orchestrator)
             raise NotDeployed(error.message, error.remedy, error.kept) from error
         self._active = wanted
+        self._idle = self._watched_idle(scenario, slot, done, total) if self.idle_seconds else None
         return True
+
+    def _watched_idle(self, scenario: Scenario, slot: Slot, done: int, total: int) -> Window:
+        """What the orchestrator that was just deployed uses while nothing runs."""
+        self.tell(Progress("watching idle", scenario, slot.index, done, total))
+        before = self._look(scenario)
+        time.sleep(self.idle_seconds)
+        return between(before, self._look(scenario), self._components(scenario))
+
+    def _components(self, scenario: Scenario) -> tuple[Component, ...]:
+        return self._runtime(scenario.orchestrator).components()
+
+    def _look(self, scenario: Scenario) -> Look:
+        return self._scene(scenario).look(self._components(scenario))
 
     def _task(self, scenario: Scenario) -> str:
         """What a step would be, also where the scenario cannot run."""
@@ -231,6 +261,7 @@ class Runner:
         driver = self._driver(scenario.orchestrator)
         scene = self._scene(scenario)
         time.sleep(slot.jitter_seconds)
+        before = self._look(scenario)
         driver.prepare(
             request
         )  # after the pause: a connection that was closed meanwhile is opened here, not timed
@@ -247,9 +278,11 @@ class Runner:
                 outcome = driver.wait(handle, self.deadline_seconds)
                 timeline = driver.timeline(handle) if outcome.status is not Status.CANCELLED else None
             pressure = Gauge.read().since(gauge)
+            after = self._look(scenario)
             record = self._record(
                 plan, slot, number, handle, outcome, begin, timeline, watcher.pods(), cold, pressure
             )
+            record = record.model_copy(update={"resources": self._resources(scenario, before, after)})
             if scenario.fault:
                 record = _disturbed(record, injector)
             if lineage.is_asked(record):
@@ -268,6 +301,13 @@ class Runner:
             driver.cancel(request.run_id)
         planning.note_end(self.folder, started)
         return stored
+
+    def _resources(self, scenario: Scenario, before: Look, after: Look) -> Resources | None:
+        """What the orchestrator used; None where nothing of it could be read."""
+        run = between(before, after, self._components(scenario))
+        if not run.parts and run.api_requests is None and self._idle is None:
+            return None
+        return Resources(idle=self._idle, run=run)
 
     def _asked(self, record: RunRecord, handle: RunHandle) -> RunRecord:
         """The record with what the orchestrator's own store answers; without, where its adapter has no reader."""

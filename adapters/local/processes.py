@@ -109,6 +109,19 @@ class Servers:
         """Of those that run."""
         return [name for name, server in self._running.items() if server.alive()]
 
+    def used(self, name: str) -> tuple[dict[str, float], int] | None:
+        """CPU seconds so far of each process of a server, and its memory in bytes (PSS); None where it does not run."""
+        server = self.running(name)
+        if server is None:
+            return None
+        cpu, memory = {}, 0
+        for process in _family(server.pid):
+            with suppress(psutil.Error):
+                times = process.cpu_times()
+                cpu[f"{process.pid}@{process.create_time()}"] = times.user + times.system
+                memory += process.memory_full_info().pss
+        return cpu, memory
+
     def wait_until(self, healthy: Callable[[], str], names: Sequence[str], seconds: float) -> None:
         """Wait until `healthy` answers with the empty string.
 

@@ -12,7 +12,7 @@ import pytest
 
 from adapters.base import BenchError
 from bench.cells import makespan
-from bench.records import Environment, RunRecord, Sample, Verification
+from bench.records import Environment, Resources, RunRecord, Sample, Usage, Verification, Window
 from bench.report import build, contents
 from bench.statistics import median
 from tests.unit.made_records import MadeRun, made, scenario
@@ -309,6 +309,22 @@ def test_a_folder_that_cannot_be_written_is_an_error_for_people(tmp_path: Path) 
     (tmp_path / "file").write_text("")
     with pytest.raises(BenchError, match="cannot write the report"):
         build(study(1), tmp_path / "file" / "report")
+
+
+def test_what_an_orchestrator_uses_is_in_the_report_with_n_and_parts(tmp_path: Path) -> None:
+    def window(cpu: float, requests: int) -> Window:
+        part = Usage(component="controller", role="", cpu_seconds=cpu, seconds=10, memory_bytes=64 << 20)
+        return Window(seconds=10, parts=(part,), api_requests=requests, api_writes=1)
+
+    used = Resources(idle=window(0.1, 5), run=window(2.0, 90))
+    records = [made(scenario(), n, resources=used) for n in range(3)]
+    (row,) = contents(records)["upkeep"]
+    assert (row["n"], row["idle_n"]) == (3, 1), "runs after one deployment share one idle window"
+    assert (row["idle_cores"], row["run_cores"]) == (pytest.approx(0.01), pytest.approx(0.2))
+    assert "| 0.010 cores (1) | 64 MiB | 0.200 cores | 64 MiB | 90 | 1 | 7 | controller |" in written(
+        records, tmp_path
+    )
+    assert "No stored run was looked at." in written([made(scenario())], tmp_path / "none")
 
 
 def test_chains_of_two_lengths_give_the_cost_of_a_step(tmp_path: Path) -> None:

@@ -1,0 +1,158 @@
+"""What an orchestrator itself uses: CPU, memory and requests to Kubernetes, idle and under a run.
+
+Two looks from outside, one before and one after: nothing is sampled in between, so the measured run is left alone.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import structlog
+
+from adapters.base import BenchError, Component
+from adapters.kube import Kube, epoch_seconds, explained
+from adapters.local.processes import Servers
+from bench.records import Usage, Window
+
+log = structlog.get_logger()
+
+REQUESTS = "apiserver_request_total{"
+WRITES = (
+    'verb="POST"',
+    'verb="PUT"',
+    'verb="PATCH"',
+    'verb="APPLY"',
+    'verb="DELETE"',
+    'verb="DELETECOLLECTION"',
+)
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Counters of one component at one moment: CPU seconds so far by process or pod, and memory in bytes."""
+
+    at: float
+    """Seconds since the epoch, of the counter."""
+    cpu: Mapping[str, float]
+    memory: int
+
+
+@dataclass(frozen=True)
+class Look:
+    """What could be read at one moment; nothing where it could not."""
+
+    at: float
+    parts: Mapping[str, Reading] = field(default_factory=dict)
+    requests: int | None = None
+    writes: int | None = None
+
+
+class Sight(Protocol):
+    """Where an orchestrator's components can be looked at."""
+
+    def look(self, components: Iterable[Component]) -> Look:
+        """Their counters now."""
+
+
+def between(before: Look, after: Look, components: Iterable[Component]) -> Window:
+    """What was used from one look to the next.
+
+    A process or pod that was not there at both is left out: on this machine those are the steps' own. A component
+    whose counter was not renewed meanwhile is left out too.
+    """
+    parts = []
+    for component in components:
+        first, second = before.parts.get(component.name), after.parts.get(component.name)
+        if first is None or second is None or second.at <= first.at:
+            continue
+        stayed = first.cpu.keys() & second.cpu.keys()
+        parts.append(
+            Usage(
+                component=component.name,
+                role=component.role,
+                cpu_seconds=round(sum(second.cpu[one] - first.cpu[one] for one in stayed), 6),
+                seconds=round(second.at - first.at, 3),
+                memory_bytes=second.memory,
+            )
+        )
+    return Window(
+        seconds=round(after.at - before.at, 3),
+        parts=tuple(parts),
+        api_requests=_difference(before.requests, after.requests),
+        api_writes=_difference(before.writes, after.writes),
+    )
+
+
+def _difference(before: int | None, after: int | None) -> int | None:
+    return None if before is None or after is None else after - before
+
+
+def of_cluster(kube: Kube, components: Iterable[Component]) -> Look:
+    """By the kubelets' summaries and the API server's own counter of requests; what is refused is left out."""
+    wanted = list(components)
+    try:
+        with explained("reading the API server's metrics"):
+            requests, writes = counted(_get(kube, "/metrics"))
+        summaries = []
+        if wanted:
+            with explained("reading the kubelets' summaries"):
+                nodes = [node.metadata.name for node in kube.core.list_node().items]
+                summaries = [
+                    json.loads(
+                        _get(kube, f"/api/v1/nodes/{name}/proxy/stats/summary", only_cpu_and_memory="true")
+                    )
+                    for name in nodes
+                ]
+        parts = {}
+        for component in wanted:
+            with explained(f"looking for {component.name}"):
+                pods = kube.core.list_namespaced_pod(component.namespace, label_selector=component.selector)
+            if (reading := pods_usage(summaries, {pod.metadata.uid for pod in pods.items})) is not None:
+                parts[component.name] = reading
+    except BenchError as error:
+        log.warning("what the orchestrator uses could not be read", why=error.message)
+        return Look(time.time())
+    return Look(time.time(), parts, requests, writes)
+
+
+def _get(kube: Kube, path: str, **query: str) -> str:
+    request = kube.api.param_serialize(
+        "GET", path, query_params=list(query.items()), auth_settings=["BearerToken"]
+    )
+    answer = kube.api.call_api(*request, _request_timeout=30)
+    return str(answer.read().decode())
+
+
+def counted(metrics: str) -> tuple[int, int]:
+    """All requests and those that write, from the API server's Prometheus text."""
+    total = writes = 0
+    for line in metrics.splitlines():
+        if line.startswith(REQUESTS):
+            value = int(float(line.rsplit(" ", 1)[1]))
+            total += value
+            writes += value if any(verb in line for verb in WRITES) else 0
+    return total, writes
+
+
+def pods_usage(summaries: Iterable[Mapping[str, Any]], uids: set[str]) -> Reading | None:
+    """The counters of these pods together; None where no kubelet has any of them yet."""
+    cpu, memory, at = {}, 0, 0.0
+    for summary in summaries:
+        for pod in summary.get("pods", ()):
+            uid, used = pod["podRef"]["uid"], pod.get("cpu", {})
+            if uid in uids and "usageCoreNanoSeconds" in used:
+                cpu[uid] = used["usageCoreNanoSeconds"] / 1e9
+                memory += pod.get("memory", {}).get("workingSetBytes", 0)
+                at = max(at, epoch_seconds(used["time"]) or 0.0)
+    return Reading(at, cpu, memory) if cpu else None
+
+
+def of_servers(servers: Servers, components: Iterable[Component]) -> Look:
+    """By the processes of each server and of all that it started."""
+    parts = {}
+    for component in components:
+        if (used := servers.used(component.selector)) is not None:
+            parts[component.name] = Reading(time.time(), *used)
+    return Look(time.time(), parts)
