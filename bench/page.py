@@ -18,6 +18,8 @@ from bench.cells import PART_ORDER
 TITLE = "Pipeline orchestrators, measured"
 PICTURES_IN = "where-the-time-goes"
 """The section that begins with pictures, by the id of its heading."""
+DOTS_IN = "when-a-step-fails"
+"""The section before which the distributions of the comparison stand."""
 COLOURS = (
     "#4477aa",
     "#66ccee",
@@ -33,6 +35,8 @@ COLOURS = (
 )
 """Of the parts of a run, in their order: Tol's bright and muted schemes, told apart with colour blindness too."""
 WIDTH, BAR, GAP = 1000, 22, 34
+STRIP, LABEL, DOT = 30, 330, 4.5
+"""Of a row of dots, in pixels: its height, the room for its name, a dot's radius."""
 
 
 def page(markdown: str, content: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
@@ -41,7 +45,7 @@ def page(markdown: str, content: Mapping[str, Any], pictures: Mapping[str, str])
     tokens = parser.parse(markdown)
     sections = _sections(tokens)
     drawn = bars(content["breakdowns"]) + _figures(pictures)
-    body = _render(parser, tokens, {PICTURES_IN: drawn})
+    body = _render(parser, tokens, {PICTURES_IN: drawn}, {DOTS_IN: dots(content["tables"])})
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True)
     source = (files("bench") / "templates" / "report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(source).render(title=TITLE, sections=sections, body=body)
@@ -64,8 +68,10 @@ def slug(text: str) -> str:
     return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
 
 
-def _render(parser: MarkdownIt, tokens: Sequence[Token], after: Mapping[str, str]) -> str:
-    """HTML; tables can be scrolled by keyboard and name themselves after their section."""
+def _render(
+    parser: MarkdownIt, tokens: Sequence[Token], after: Mapping[str, str], before: Mapping[str, str]
+) -> str:
+    """HTML, with more `before` and `after` headings, by id; tables scroll by keyboard, named after their section."""
     renderer = parser.renderer
     assert isinstance(renderer, RendererHTML)
     out, heading, extra = [], "", ""
@@ -73,6 +79,7 @@ def _render(parser: MarkdownIt, tokens: Sequence[Token], after: Mapping[str, str
         if token.type == "heading_open":
             heading = tokens[number + 1].content
             extra = after.get(str(token.attrGet("id")), "")
+            out.append(before.get(str(token.attrGet("id")), ""))
         elif token.type == "th_open":
             token.attrSet("scope", "col")
         if token.type == "table_open":
@@ -143,4 +150,43 @@ def bars(breakdowns: Sequence[Mapping[str, Any]]) -> str:
         f'<svg class="bars" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}">'
         f"{''.join(rows)}</svg></div>"
         f"<figcaption>{caption}</figcaption></figure>\n"
+    )
+
+
+def dots(tables: Sequence[Mapping[str, Any]]) -> str:
+    """Every run as a dot on the scale of its table, a line at the median: what a median alone would hide."""
+    figures = []
+    for table in tables:
+        rows = [row for row in table["rows"] if row["makespans"] and row["orchestrator"] != "noop"]
+        if len(rows) < 2:
+            continue
+        work = f"{table['workload']}-{table['steps']}"
+        caption = (
+            f"{table['target']}, one {table['task']} per step, {work} ({table['environment']}): makespan of every run, "
+            f"0 to {drawing.seconds(max(row['makespans'][-1] for row in rows))}, a line at the median."
+        )
+        figures.append(_strips(rows, caption))
+    return f"<h3>Every run</h3>\n{''.join(figures)}" if figures else ""
+
+
+def _strips(rows: Sequence[Mapping[str, Any]], caption: str) -> str:
+    longest = max(row["makespans"][-1] for row in rows)
+    scale = (WIDTH - LABEL - 2 * DOT) / longest
+    drawn = []
+    for number, row in enumerate(rows):
+        middle = number * STRIP + STRIP / 2
+        name = html.escape(f"{row['orchestrator']} {row['configuration']}, n={row['n']}")
+        at = LABEL + row["makespan"]["value"] * scale
+        drawn.append(f'<text x="0" y="{middle + 5:.0f}">{name}</text>')
+        drawn.append(f'<path class="median" d="M{at:.1f} {middle - 11:.0f}v22"/>')
+        drawn += [
+            f'<circle cx="{LABEL + value * scale:.1f}" cy="{middle:.0f}" r="{DOT}">'
+            f"<title>{drawing.seconds(value)}</title></circle>"
+            for value in row["makespans"]
+        ]
+    text = html.escape(caption)
+    return (
+        f'<figure><div class="wide picture" role="img" tabindex="0" aria-label="{text}">'
+        f'<svg class="dots" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {len(rows) * STRIP}">'
+        f"{''.join(drawn)}</svg></div><figcaption>{text}</figcaption></figure>\n"
     )

@@ -14,7 +14,7 @@ import jinja2
 
 from adapters.base import BenchError
 from adapters.workloads import WORKLOADS, phases
-from bench import aftermath, drawing, lineage, upkeep
+from bench import aftermath, drawing, lineage, published, upkeep
 from bench.cells import (
     CONTROLS,
     FLOORS,
@@ -141,7 +141,12 @@ def build(records: Sequence[RunRecord], out: Path) -> list[Path]:
         autoescape=False,  # Markdown: the filter `md` escapes what comes from records
     )
     environment.filters.update(
-        md=_md, seconds=drawing.seconds, percent=_percent, estimate=_estimate_text, mebibytes=_mebibytes
+        md=_md,
+        seconds=drawing.seconds,
+        percent=_percent,
+        estimate=_estimate_text,
+        mebibytes=_mebibytes,
+        per_step=published.shown,
     )
     markdown = environment.get_template("report.md.j2").render(**content)
     raw = "".join(_canonical(record.model_dump(mode="json")) + "\n" for record in ordered)
@@ -196,6 +201,7 @@ def contents(records: Sequence[RunRecord]) -> dict[str, Any]:
         "breakdowns": [entry for cell in found if (entry := _breakdown(cell)) is not None],
         "cold": [entry for cell in found if (entry := _cold(cell)) is not None],
         "shares": [entry for cell in found if (entry := _share(cell)) is not None],
+        "published": published.rows(found),
         "upkeep": upkeep.rows(found),
         "curves": [row for group in groups for row in _curves(group)],
         "step_lengths": [text for _, text in STEP_LENGTHS],
@@ -338,6 +344,7 @@ def _row(cell: Cell, among: Sequence[Cell], lines: dict[str, tuple[int, int]]) -
         "apart": apart,
         "n": len(cell.measured),
         "cold": cell.cold,
+        "makespans": [round(value, 3) for value in sorted(cell.values(makespan))],
         "makespan": _estimated(cell, makespan),
         "overhead": _estimated(cell, overhead),
         "handoff": _estimated(cell, handoff),

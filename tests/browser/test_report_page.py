@@ -34,6 +34,8 @@ addEventListener('load', () => {
     width: d.documentElement.clientWidth, scroll: d.documentElement.scrollWidth,
     contrast: Math.min(...contrasts), back: back(d.body), texts: text.length,
     tables: d.querySelectorAll('table').length, bars: d.querySelectorAll('svg.bars rect').length,
+    dots: d.querySelectorAll('svg.dots circle').length,
+    seen: [...d.querySelectorAll('svg.dots circle')].filter(e => e.getBoundingClientRect().width > 2).length,
     unnamed: [...d.querySelectorAll('[tabindex], [role=img]')].filter(e => !e.getAttribute('aria-label')).length,
     scopeless: d.querySelectorAll('th:not([scope])').length,
     dangling: [...d.querySelectorAll('a[href^="#"]')].filter(
@@ -91,6 +93,7 @@ def looked_at(chromium: str, page: str, folder: Path, width: int, scheme: str) -
 def test_the_page_can_be_read(chromium: str, page: str, tmp_path: Path, width: int, scheme: str) -> None:
     found = looked_at(chromium, page, tmp_path, width, scheme)
     assert found["texts"] > 100 and found["tables"] > 5 and found["bars"] > 10
+    assert found["dots"] == found["seen"] > 20, "every run of the comparison is a dot that can be seen"
     assert found["scroll"] <= found["width"], "the page itself does not scroll sideways; its tables do"
     assert found["contrast"] >= 4.5, "WCAG 2.2 AA"
     assert (found["back"] == "rgb(255, 255, 255)") == (scheme == LIGHT)

@@ -327,6 +327,25 @@ def test_what_an_orchestrator_uses_is_in_the_report_with_n_and_parts(tmp_path: P
     assert "No stored run was looked at." in written([made(scenario())], tmp_path / "none")
 
 
+def test_published_figures_stand_beside_the_same_chain_on_local_and_no_other(tmp_path: Path) -> None:
+    ours = [made(scenario("airflow", "chain", 40, target="local"), n) for n in range(5)]
+    others = [
+        made(scenario("airflow", "chain", 40)),
+        made(scenario("airflow", "chain", 40, target="local", parameters={"fibo": "33"}), 9),
+        made(scenario("airflow", "chain", 10, target="local")),
+    ]
+    by_setting = {
+        (row["orchestrator"], row["configuration"]): row for row in contents([*ours, *others])["published"]
+    }
+    row = by_setting["airflow", "default"]
+    assert (row["n"], row["milliseconds"]) == (5, 1011)
+    middle = median([makespan(record) or 0 for record in ours]) / 40
+    assert row["makespan"]["value"] == pytest.approx(middle)
+    assert 0 < row["own_clock"]["value"] < middle, "the run's fixed cost is in one of them only"
+    assert by_setting["prefect", "in-process"]["own_clock"] is None
+    assert "| 3.4 ms | no stored result | no stored result | 0 |" in written(ours, tmp_path)
+
+
 def test_chains_of_two_lengths_give_the_cost_of_a_step(tmp_path: Path) -> None:
     records = [made(scenario("argo", "chain", length), n) for length in (3, 10) for n in range(3)]
     (row,) = contents(records)["curves"]

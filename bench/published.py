@@ -1,0 +1,88 @@
+"""Figures that others have published for the same work, and what is stored here beside them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bench.cells import Cell, makespan
+from bench.records import RunRecord
+
+STEPS = 40
+"""A chain of so many steps, each fibo(10)."""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """Milliseconds per task of a chain of 40 × fibo(10), as published."""
+
+    orchestrator: str
+    configuration: str
+    """Of ours that comes nearest."""
+    setting: str
+    milliseconds: float
+
+
+SOURCE = "Windmill, September 2026"
+ADDRESS = "https://www.windmill.dev/docs/misc/benchmarks/competitors"
+FIGURES = (
+    Figure("airflow", "default", "as shipped", 1011),
+    Figure("airflow", "tuned", "tuned", 228),
+    Figure("prefect", "in-process", "flow in process", 3.4),
+)
+
+
+def rows(found: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Each published figure with the cell of ours that comes nearest, on `local`; None where nothing is stored."""
+    made = []
+    for figure in FIGURES:
+        cell = next((cell for cell in found if _is_it(cell, figure)), None)
+        made.append(
+            {
+                **asdict(figure),
+                "source": SOURCE,
+                "address": ADDRESS,
+                "n": len(cell.measured) if cell else 0,
+                "own_clock": _estimate(cell, own_clock),
+                "makespan": _estimate(cell, whole),
+            }
+        )
+    return made
+
+
+def _is_it(cell: Cell, figure: Figure) -> bool:
+    key = cell.key
+    return (
+        (key.target, key.workload, key.steps) == ("local", "chain", STEPS)
+        and (key.orchestrator, key.configuration) == (figure.orchestrator, figure.configuration)
+        and not key.parameters
+        and not key.fault
+    )
+
+
+def _estimate(cell: Cell | None, of: Callable[[RunRecord], float | None]) -> dict[str, Any] | None:
+    found = cell.estimate(of) if cell else None
+    return None if found is None else asdict(found)
+
+
+def shown(estimate: Mapping[str, Any] | None) -> str:
+    """`850 ms [830, 901] 93.8 %`: an estimate in seconds as text."""
+    if estimate is None:
+        return "no stored result"
+    text, within = f"{estimate['value'] * 1e3:.3g} ms", estimate["interval"]
+    if within is None:
+        return text
+    return f"{text} [{within['low'] * 1e3:.3g}, {within['high'] * 1e3:.3g}] {within['level'] * 100:.3g} %"
+
+
+def own_clock(record: RunRecord) -> float | None:
+    """Seconds per step by the orchestrator's own clock: from its first step's start to its last one's end."""
+    attempts = record.timeline.attempts if record.timeline else ()
+    started = [attempt.started for attempt in attempts if attempt.started is not None]
+    finished = [attempt.finished for attempt in attempts if attempt.finished is not None]
+    return (max(finished) - min(started)) / STEPS if started and finished else None
+
+
+def whole(record: RunRecord) -> float | None:
+    """Seconds per step from the submission to the end as seen from outside."""
+    seconds = makespan(record)
+    return None if seconds is None else seconds / STEPS
