@@ -49,6 +49,8 @@ RUN_EPILOG = """
 
   bench run --orchestrator all --n 20 --plan
 
+  bench run --orchestrator prefect --target local --precision 5% --budget 2
+
 An interrupted run goes on where it stopped when the same command is typed again.
 """
 
@@ -112,9 +114,23 @@ def run(
             "Kubernetes at least 30, since the kubelet counts every 10 s or so.",
         ),
     ] = 0.0,
+    max_steal: Annotated[
+        str,
+        typer.Option(
+            help="A run during which others took more than this share of this machine's CPU time (steal) is void "
+            "and repeated."
+        ),
+    ] = "20%",
     seed: Annotated[
         int | None, typer.Option(help="Of the order and the pauses; default: drawn and stored.")
     ] = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            help="Instead of --n: as many samples as put each median's interval at about this share of it to "
+            "either side, such as 5%. A pilot says how many, and is discarded."
+        ),
+    ] = "",
     budget: Annotated[
         float | None,
         typer.Option(min=0, help="Refuse a plan that takes more hours than this by earlier runs."),
@@ -131,7 +147,7 @@ def run(
     ] = False,
 ) -> None:
     """Measure a workload on one or more orchestrators; store raw results, show where the time went."""
-    from bench import run_command
+    from bench import pilot, run_command
 
     struck = _split(fault or []) or (("exception",) if lineage else ())
     run_command.run(
@@ -149,6 +165,7 @@ def run(
             deadline_seconds=deadline,
             jitter_seconds=jitter,
             idle_seconds=idle,
+            max_steal=pilot.share("--max-steal", max_steal),
             seed=seed,
             fresh=fresh,
             keep=keep,
@@ -156,6 +173,7 @@ def run(
             as_json=as_json,
             budget_hours=budget,
             plan_only=plan,
+            precision=pilot.share("--precision", precision) if precision else None,
         )
     )
 

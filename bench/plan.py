@@ -38,6 +38,8 @@ class Plan(Frozen):
     n: int
     scenarios: tuple[Scenario, ...]
     slots: tuple[Slot, ...]
+    pilot: str = ""
+    """The plan whose discarded runs said how many samples this one needs."""
 
     def run_id(self, slot: Slot, number: int) -> str:
         """A name that Kubernetes accepts and that is never used twice."""
@@ -124,15 +126,25 @@ def save(folder: Path, plan: Plan) -> None:
 
 def unfinished(folder: Path, store: Store, digest: str) -> Plan | None:
     """The newest stored plan of the same request that still lacks samples."""
-    found = []
+    return newest(
+        plan
+        for plan in stored(folder)
+        if plan.request_sha256 == digest and any(True for _ in missing(plan, store))
+    )
+
+
+def newest(plans: Iterable[Plan]) -> Plan | None:
+    """The one made last, or None."""
+    return max(plans, key=lambda plan: plan.created, default=None)
+
+
+def stored(folder: Path) -> Iterator[Plan]:
+    """All plans under `folder`, in no order; those of another version are passed over."""
     for path in (folder / PLANS).glob("*.json"):
         try:
-            plan = Plan.model_validate_json(path.read_text(encoding="utf-8"))
+            yield Plan.model_validate_json(path.read_text(encoding="utf-8"))
         except ValidationError:
-            continue  # a plan of another version: nothing to go on with
-        if plan.request_sha256 == digest and any(True for _ in missing(plan, store)):
-            found.append(plan)
-    return max(found, key=lambda plan: plan.created, default=None)
+            continue
 
 
 def missing(plan: Plan, store: Store) -> Iterator[Slot]:

@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -25,7 +25,7 @@ from adapters.local.state import local_state
 from adapters.local.target import close_local
 from adapters.locks import measuring
 from adapters.workloads import PIPELINE, WORKLOADS
-from bench import drawing, faults
+from bench import drawing, faults, pilot
 from bench import plan as planning
 from bench.cells import CONTROLS, FLOORS
 from bench.errors import BadInput
@@ -59,6 +59,7 @@ class Options:
     deadline_seconds: float = 1800.0
     jitter_seconds: float = 10.0
     idle_seconds: float = 0.0
+    max_steal: float = 0.2
     seed: int | None = None
     fresh: bool = False
     keep: bool = False
@@ -66,6 +67,8 @@ class Options:
     faults: tuple[str, ...] = ()
     budget_hours: float | None = None
     plan_only: bool = False
+    precision: float | None = None
+    """Of the median's interval, as a share of the median: a pilot says which `n` that takes."""
 
 
 def run(options: Options) -> None:
@@ -79,14 +82,19 @@ def run(options: Options) -> None:
     console = Console(file=stream, highlight=False, soft_wrap=True, width=width)
     target, why = choose_target(options.target)
     wanted = scenarios(options, target)
+    piloted = ""
+    if options.precision is not None:
+        piloted, n = ask_pilot(options, options.precision, target, wanted, console)
+        options = replace(options, n=n)
     with Store.locked(options.results) as store, measuring(target):
         for notice in store.notices:
             console.print(f"note: {notice}")
         console.print(f"target {target.value} ({why}) · results in {options.results}")
-        plan, resumed = _plan(options, store, wanted)
+        plan, resumed = _plan(options, store, wanted, piloted)
         missing = list(planning.missing(plan, store))
         console.print(
             f"plan {plan.plan_id}: {len(wanted)} scenarios × {plan.n} = {len(plan.slots)} runs, seed {plan.seed}"
+            + f"; a run is void where others take over {options.max_steal:.0%} of CPU time"
             + (f"; goes on with the {len(missing)} that are missing" if resumed else "")
         )
         expectation = planning.expected(plan, missing, [*store.records(), *published()])
@@ -268,11 +276,41 @@ def checked(parameters: dict[str, str | int | float]) -> dict[str, str | int | f
     return parameters
 
 
-def _plan(options: Options, store: Store, wanted: Sequence[Scenario]) -> tuple[Plan, bool]:
+def ask_pilot(
+    options: Options, precision: float, target: Target, wanted: Sequence[Scenario], console: Console
+) -> tuple[str, int]:
+    """Run what is missing of the pilot; its plan's id, and how many samples the precision takes.
+
+    Raises `BadInput` where the pilot cannot say, or where its plan was asked for and it has not run yet.
+    """
+    folder = options.results / pilot.FOLDER
+    digest = planning.request_digest(wanted, pilot.RUNS, options.seed)
+    with Store.locked(folder) as store, measuring(target):
+        plan = None if options.fresh else pilot.current(options.results, store, digest)
+        if plan is None:
+            plan = planning.make(wanted, pilot.RUNS, options.seed, options.jitter_seconds)
+            planning.save(folder, plan)
+        missing = list(planning.missing(plan, store))
+        if missing:
+            console.print(f"pilot {plan.plan_id}: {len(missing)} runs, discarded afterwards")
+            if options.plan_only:
+                raise BadInput("how many samples is not known before the pilot has run", "leave --plan out")
+            within_budget(planning.expected(plan, missing, published()), options.budget_hours)
+            if target is Target.LOCAL:
+                make_environments(wanted, console)
+            _execute(options, store, target, plan, console)
+        runs = [record for record in store.records() if record.sample.plan_id == plan.plan_id]
+    n, key = pilot.samples_for(pilot.by_scenario(runs), precision)
+    console.print(f"n = {n}: what {key} takes for {precision:.3g} of its median to either side")
+    return plan.plan_id, n
+
+
+def _plan(options: Options, store: Store, wanted: Sequence[Scenario], piloted: str) -> tuple[Plan, bool]:
     digest = planning.request_digest(wanted, options.n, options.seed)
     if not options.fresh and (found := planning.unfinished(store.folder, store, digest)):
         return found, True
     plan = planning.make(wanted, options.n, options.seed, options.jitter_seconds)
+    plan = plan.model_copy(update={"pilot": piloted})
     planning.save(store.folder, plan)
     return plan, False
 
@@ -305,7 +343,15 @@ def _execute(options: Options, store: Store, target: Target, plan: Plan, console
                         task, description=f"{event.event} {name} [{event.index}]", completed=event.done
                     )
 
-        runner = Runner(store, target, options.deadline_seconds, options.idle_seconds, options.keep, tell)
+        runner = Runner(
+            store,
+            target,
+            deadline_seconds=options.deadline_seconds,
+            idle_seconds=options.idle_seconds,
+            max_steal=options.max_steal,
+            keep=options.keep,
+            tell=tell,
+        )
         try:
             runner.clean()
             records.extend(runner.run(plan))

@@ -60,6 +60,10 @@ STATUS: dict[Status, RecordStatus] = {
 }
 
 
+NOISY_TRIES = 3
+"""How often a sample is taken in one command where the machine is too busy with others."""
+
+
 class NotDeployed(BenchError):
     """This orchestrator could not be deployed; others may still be measured."""
 
@@ -87,6 +91,8 @@ class Runner:
     deadline_seconds: float = 1800.0
     idle_seconds: float = 0.0
     """How long an orchestrator is watched doing nothing, after each deployment."""
+    max_steal: float = 1.0
+    """The share of CPU time that others may have taken from this machine: a run with more is void and repeated."""
     keep: bool = False
     """Leave runs on the orchestrator after they were recorded."""
     tell: Callable[[Progress], None] = lambda progress: None
@@ -175,10 +181,16 @@ class Runner:
                     self.tell(Progress("void", scenario, slot.index, record=record, message=told(error)))
                     yield record
                     continue
-                self.tell(Progress("running", scenario, slot.index, done, total))
-                record = self._sample(plan, slot, cold)
-                self.tell(Progress("recorded", scenario, slot.index, done + 1, total, record))
-                yield record
+                for _ in range(NOISY_TRIES):
+                    self.tell(Progress("running", scenario, slot.index, done, total))
+                    record = self._sample(plan, slot, cold)
+                    noisy = self._noise(record)
+                    kind = "void" if noisy else "recorded"
+                    self.tell(Progress(kind, scenario, slot.index, done + 1, total, record, noisy))
+                    yield record
+                    if not noisy:
+                        break
+                    cold = False
 
     def _ready(self, scenario: Scenario, slot: Slot, done: int, total: int) -> bool:
         """Deploy the scenario's configuration where it is not there yet; True where that was a switch.
@@ -285,6 +297,8 @@ class Runner:
             record = record.model_copy(update={"resources": self._resources(scenario, before, after)})
             if scenario.fault:
                 record = _disturbed(record, injector)
+            if noisy := self._noise(record):
+                record = record.model_copy(update={"status": "void", "reason": noisy})
             if lineage.is_asked(record):
                 record = self._asked(record, handle)
         except KeyboardInterrupt:
@@ -301,6 +315,13 @@ class Runner:
             driver.cancel(request.run_id)
         planning.note_end(self.folder, started)
         return stored
+
+    def _noise(self, record: RunRecord) -> str:
+        """Why this machine was too busy with others for the run to count; empty where it was not."""
+        steal = record.pressure.steal if record.pressure else None
+        if steal is None or steal <= self.max_steal:
+            return ""
+        return f"{steal:.1%} of CPU time was taken by others; the limit is {self.max_steal:.1%}"
 
     def _resources(self, scenario: Scenario, before: Look, after: Look) -> Resources | None:
         """What the orchestrator used; None where nothing of it could be read."""

@@ -9,7 +9,8 @@ from adapters.locks import StateBusy
 from adapters.noop import NoopAdapter
 from adapters.runtimes import NothingToInstall
 from bench import plan as planning
-from bench.records import Scenario
+from bench.observe import Gauge
+from bench.records import Pressure, Scenario
 from bench.runner import Progress, Runner
 from bench.store import Store
 
@@ -71,3 +72,24 @@ def test_where_the_target_cannot_be_used_the_command_ends_and_stores_nothing(tmp
         with pytest.raises(StateBusy):
             list(runner.run(plan))
         assert [record for record in store.records() if record.status == "void"] == []
+
+
+@pytest.mark.parametrize(("busy", "wanted"), [(1, ["void", "succeeded"]), (9, ["void"] * 3)])
+def test_a_run_on_a_machine_that_others_use_is_void_and_repeated(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, busy: int, wanted: list[str]
+) -> None:
+    steals = iter([0.3] * busy + [0.1] * 9)
+    monkeypatch.setattr(Gauge, "since", lambda self, before: Pressure(steal=next(steals)))
+    plan = planning.make([scenario("noop")], n=1, seed=1, jitter_seconds=0)
+    told: list[Progress] = []
+    with Store.locked(tmp_path) as store:
+        planning.save(tmp_path, plan)
+        records = list(Runner(store, Target.LOCAL, max_steal=0.2, tell=told.append).run(plan))
+        missing = list(planning.missing(plan, store))
+    assert [record.status for record in records] == wanted
+    assert records[0].reason == "30.0% of CPU time was taken by others; the limit is 20.0%"
+    assert [record.sample.number for record in records] == list(range(1, len(wanted) + 1))
+    assert bool(missing) == ("succeeded" not in wanted), "the next command tries again"
+    assert [event.event for event in told if event.record] == [
+        "recorded" if status == "succeeded" else "void" for status in wanted
+    ]
