@@ -118,9 +118,15 @@ def verify_store(results: Results = None) -> None:
     print(f"{count} records in {folder / FILE}: every byte as it was written")
 
 
-@app.command(epilog="Example: bench results export --format pytest-benchmark --out runs.json")
+@app.command(
+    epilog="Examples: bench results export --format pytest-benchmark --out runs.json · "
+    "bench results export --plan 9b4d0275 > part/runs.jsonl"
+)
 def export(
     results: Results = None,
+    plan: Annotated[
+        list[str] | None, typer.Option(metavar="ID", help="Only the runs of this plan; repeatable.")
+    ] = None,
     form: Annotated[str, typer.Option("--format", help=f"One of: {', '.join(FORMATS)}.")] = "jsonl",
     out: Annotated[Path | None, typer.Option(metavar="FILE", help="Write here instead of to stdout.")] = None,
 ) -> None:
@@ -130,7 +136,7 @@ def export(
     """
     if form not in FORMATS:
         raise BadInput(f"unknown format {form!r}", f"one of: {', '.join(FORMATS)}")
-    records = _open(_folder(results))
+    records = _of_plans(_open(_folder(results)), plan or [])
     forms: dict[str, Callable[[Sequence[RunRecord]], str | bytes]] = {
         "jsonl": as_jsonl,
         "csv": as_csv,
@@ -175,6 +181,16 @@ def _open(folder: Path) -> list[RunRecord]:
     if not records:
         raise BenchError(f"no runs are stored in {folder}", "to store one: bench run --orchestrator noop")
     return records
+
+
+def _of_plans(records: list[RunRecord], plans: Sequence[str]) -> list[RunRecord]:
+    """Those of the plans named, all where none is. Raises `BadInput` for a plan of which nothing is stored."""
+    known = {record.sample.plan_id for record in records}
+    if unknown := [plan for plan in plans if plan not in known]:
+        raise BadInput(
+            f"no run of plan {', '.join(unknown)} is stored", f"one of: {', '.join(sorted(known))}"
+        )
+    return [record for record in records if not plans or record.sample.plan_id in plans]
 
 
 def _console() -> Console:

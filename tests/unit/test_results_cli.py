@@ -15,6 +15,7 @@ from bench import schema
 from bench.store import Store
 from tests.unit.made_records import made, scenario, small
 
+ROOT = Path(__file__).parents[2]
 PROGRAM = "from bench.errors import run_cli; from bench.results_cli import app; run_cli(app)"
 
 
@@ -159,6 +160,34 @@ def test_pytest_benchmark_compares_the_export(folder: Path, tmp_path: Path) -> N
     argo = next(row for name, row in rows.items() if "kind/argo/chain-3/default" in name)
     assert float(argo["rounds"]) == 3
     assert float(argo["median"]) == pytest.approx(sorted(data)[1])
+
+
+def test_one_plan_can_be_exported_and_an_unknown_one_is_named(folder: Path) -> None:
+    assert results("export", "--results", str(folder), "--plan", "plan").stdout.count("\n") == 7
+    done = results("export", "--results", str(folder), "--plan", "other")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "no run of plan other is stored" in done.stderr
+
+
+def test_the_comparison_in_the_docs_is_what_the_commands_print(tmp_path: Path) -> None:
+    plans = ("31ca70d1", "8dfcfe52")
+    for plan in plans:
+        words = ("--plan", plan, "--format", "pytest-benchmark", "--out", str(tmp_path / f"{plan}.json"))
+        assert results("export", "--results", str(ROOT / "docs" / "results"), *words).returncode == 0
+    words = ("--columns=median,min,max,rounds", "--sort=name", "--group-by=name")
+    command = [
+        sys.executable,
+        "-m",
+        "pytest_benchmark",
+        "compare",
+        *(f"{plan}.json" for plan in plans),
+        *words,
+    ]
+    said = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    both = [part for part in said.strip().split("\n\n") if ": 2 tests" in part and "noop" not in part]
+    text = (ROOT / "docs" / "method.md").read_text(encoding="utf-8")
+    _, _, after = text.partition("<!-- pytest-benchmark compare -->\n```text\n")
+    assert after.partition("\n```\n")[0].split("\n\n") == both
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 6, 7, 9, 11])
