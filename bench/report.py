@@ -14,7 +14,7 @@ import jinja2
 
 from adapters.base import BenchError
 from adapters.workloads import WORKLOADS, phases
-from bench import aftermath, drawing, lineage, published, upkeep
+from bench import aftermath, again, drawing, lineage, published, upkeep
 from bench.cells import (
     CONTROLS,
     FLOORS,
@@ -198,6 +198,7 @@ def contents(records: Sequence[RunRecord]) -> dict[str, Any]:
             ],
         },
         "tuning": [row for group in groups for row in _tuning(group)],
+        "again": again.rows(found),
         "breakdowns": [entry for cell in found if (entry := _breakdown(cell)) is not None],
         "cold": [entry for cell in found if (entry := _cold(cell)) is not None],
         "shares": [entry for cell in found if (entry := _share(cell)) is not None],

@@ -346,6 +346,21 @@ def test_published_figures_stand_beside_the_same_chain_on_local_and_no_other(tmp
     assert "| 3.4 ms | no stored result | no stored result | 0 |" in written(ours, tmp_path)
 
 
+def test_the_same_scenario_under_two_plans_is_compared_with_itself(tmp_path: Path) -> None:
+    def planned(plan: str, numbers: range, handoff: float = 1.5) -> list[RunRecord]:
+        runs = (MadeRun(scenario(), seed=number, handoff=handoff) for number in numbers)
+        return [run.record(sample={"index": i, "plan_id": plan}) for i, run in enumerate(runs)]
+
+    alike = [*planned("one", range(6)), *planned("two", range(10, 16)), *planned("few", range(20, 22))]
+    (row,) = contents(alike)["again"]
+    assert (row["plans"], row["first"]["n"], row["second"]["n"]) == (["one", "two"], 6, 6)
+    assert row["difference"]["p_holm"] > 0.05
+    (lied,) = contents([*planned("one", range(6)), *planned("two", range(10, 16), handoff=4.0)])["again"]
+    assert lied["difference"]["p_holm"] < 0.05 and lied["difference"]["shift"] > 0
+    assert "## The same thing again (A/A)" in written(alike, tmp_path)
+    assert contents(study(3))["again"] == []
+
+
 def test_chains_of_two_lengths_give_the_cost_of_a_step(tmp_path: Path) -> None:
     records = [made(scenario("argo", "chain", length), n) for length in (3, 10) for n in range(3)]
     (row,) = contents(records)["curves"]
