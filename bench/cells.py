@@ -31,11 +31,25 @@ class CellKey:
     environment: str
     """The environment's digest."""
     fault: str = ""
+    observer: str = ""
 
     @property
-    def work(self) -> tuple[str, str, int, str, tuple[tuple[str, str], ...], str]:
+    def undisturbed(self) -> bool:
+        """Nothing goes wrong on purpose, and it is watched as runs are: what the comparison is made of."""
+        return not self.fault and not self.observer
+
+    @property
+    def work(self) -> tuple[str, str, int, str, tuple[tuple[str, str], ...], str, str]:
         """What two cells must share to be compared: target and work, not who does it."""
-        return self.target, self.workload, self.steps, self.variant, self.parameters, self.fault
+        return (
+            self.target,
+            self.workload,
+            self.steps,
+            self.variant,
+            self.parameters,
+            self.fault,
+            self.observer,
+        )
 
 
 @dataclass(frozen=True)
@@ -154,6 +168,7 @@ def key_of(record: RunRecord) -> CellKey:
         configuration=scenario.configuration,
         environment=record.environment.digest,
         fault=scenario.fault,
+        observer=scenario.observer,
     )
 
 

@@ -5,7 +5,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Literal, NoReturn
 
 import structlog
 import typer
@@ -131,6 +131,13 @@ def run(
             "either side, such as 5%. A pilot says how many, and is discarded."
         ),
     ] = "",
+    observer: Annotated[
+        str,
+        typer.Option(
+            help="`on`, `off` (no watch of pods, no looks at the orchestrator: the ledger only) or `both`, which "
+            "says what watching costs."
+        ),
+    ] = "on",
     budget: Annotated[
         float | None,
         typer.Option(min=0, help="Refuse a plan that takes more hours than this by earlier runs."),
@@ -165,6 +172,7 @@ def run(
             deadline_seconds=deadline,
             jitter_seconds=jitter,
             idle_seconds=idle,
+            observers=_observers(observer),
             max_steal=pilot.share("--max-steal", max_steal),
             seed=seed,
             fresh=fresh,
@@ -333,6 +341,17 @@ def _parameters(values: list[str]) -> dict[str, str | int | float]:
             raise BadInput(f"--set takes KEY=VALUE, not '{value}'", "bench run --help")
         parameters[key] = text
     return parameters
+
+
+def _observers(text: str) -> tuple[Literal["", "off"], ...]:
+    match text:
+        case "on":
+            return ("",)
+        case "off":
+            return ("off",)
+        case "both":
+            return ("", "off")
+    raise BadInput(f"unknown observer '{text}'", "one of: on, off, both")
 
 
 def _target(name: str) -> Target | None:

@@ -95,7 +95,7 @@ def differences(one: Cell, other: Cell) -> tuple[str, ...]:
 def _by_scenario(records: Sequence[RunRecord], which: str) -> dict[tuple[object, ...], Cell]:
     found: dict[tuple[object, ...], Cell] = {}
     for cell in cells(records):
-        if cell.key.fault or not cell.measured:
+        if not cell.key.undisturbed or not cell.measured:
             continue
         name = (*cell.key.work, cell.key.orchestrator, cell.key.configuration, cell.key.task)
         if name in found:

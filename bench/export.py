@@ -26,6 +26,7 @@ COLUMNS = (
     "variant",
     "parameters",
     "fault",
+    "observer",
     "knob",
     "task",
     "status",
@@ -88,6 +89,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "variant": scenario.variant,
         "parameters": json.dumps(scenario.parameters, sort_keys=True),
         "fault": scenario.fault,
+        "observer": scenario.observer,
         "knob": record.knob or "",
         "task": record.task,
         "status": record.status,
@@ -111,7 +113,7 @@ def _blank(value: float | None) -> float | str:
 
 def as_pytest_benchmark(records: Sequence[RunRecord]) -> str:
     """A benchmark for each cell, its measured makespans as rounds: `pytest-benchmark compare FILE`."""
-    found = [cell for cell in cells(records) if cell.measured and not cell.key.fault]
+    found = [cell for cell in cells(records) if cell.measured and cell.key.undisturbed]
     stamps = sorted(record.recorded_at for cell in found for record in cell.measured)
     body = {
         "machine_info": _machine(found),

@@ -22,7 +22,7 @@ BEGIN, END = "<!-- results: made by `bench report --readme` -->", "<!-- /results
 def table(records: Sequence[RunRecord]) -> str:
     """A table for each target and kind of step: median makespan, overhead and ratio to the floor of every cell."""
     found = [
-        cell for cell in cells(records) if cell.key.task in FLOORS and cell.measured and not cell.key.fault
+        cell for cell in cells(records) if cell.key.task in FLOORS and cell.measured and cell.key.undisturbed
     ]
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in found:

@@ -55,7 +55,7 @@ def _is_it(cell: Cell, figure: Figure) -> bool:
         (key.target, key.workload, key.steps) == ("local", "chain", STEPS)
         and (key.orchestrator, key.configuration) == (figure.orchestrator, figure.configuration)
         and not key.parameters
-        and not key.fault
+        and key.undisturbed
     )
 
 

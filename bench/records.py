@@ -34,10 +34,12 @@ class Scenario(Frozen):
     parameters: dict[str, str | int | float] = Field(default_factory=dict)
     fault: str = ""
     """What goes wrong on purpose: a name of `bench.faults.FAULTS`, empty where nothing does."""
+    observer: Literal["", "off"] = ""
+    """`off`: no watch of pods and no look at the orchestrator's parts; what watching costs is the difference."""
 
     @model_serializer(mode="wrap")
     def _as_sealed(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(inner(self), "fault")
+        return _without(inner(self), "fault", "observer")
 
     @property
     def key(self) -> str:
@@ -50,6 +52,8 @@ class Scenario(Frozen):
             base += "/" + hashlib.sha256(text.encode()).hexdigest()[:8]
         if self.fault:
             base += f"/fault={self.fault}"
+        if self.observer:
+            base += f"/observer={self.observer}"
         return base
 
 

@@ -14,7 +14,7 @@ import jinja2
 
 from adapters.base import BenchError
 from adapters.workloads import WORKLOADS, phases
-from bench import aftermath, again, drawing, lineage, published, upkeep
+from bench import aftermath, again, drawing, lineage, observer, published, upkeep
 from bench.cells import (
     CONTROLS,
     FLOORS,
@@ -115,7 +115,9 @@ def _pictures(records: Sequence[RunRecord]) -> dict[str, str]:
     chosen: dict[str, list[RunRecord]] = {}
     for cell in cells(records):
         ran = sorted(cell.measured, key=lambda record: (makespan(record) or 0.0, record.run_id))
-        usual = cell.key.workload == "pipeline" and cell.key.configuration == "default" and not cell.key.fault
+        usual = (
+            cell.key.workload == "pipeline" and cell.key.configuration == "default" and cell.key.undisturbed
+        )
         if usual and ran and cell.key.task in FLOORS:
             chosen.setdefault(cell.key.target, []).append(ran[(len(ran) - 1) // 2])
     return {
@@ -173,7 +175,7 @@ def contents(records: Sequence[RunRecord]) -> dict[str, Any]:
     """All that the report says, as plain data: the JSON file, and what the templates render."""
     everything = cells(records)
     lines = _raw_lines(everything)
-    found = [cell for cell in everything if not cell.key.fault]
+    found = [cell for cell in everything if cell.key.undisturbed]
     struck = [cell for cell in everything if cell.key.fault]
     groups = _groups(found)
     return {
@@ -199,6 +201,7 @@ def contents(records: Sequence[RunRecord]) -> dict[str, Any]:
         },
         "tuning": [row for group in groups for row in _tuning(group)],
         "again": again.rows(found),
+        "observer": observer.rows(everything),
         "breakdowns": [entry for cell in found if (entry := _breakdown(cell)) is not None],
         "cold": [entry for cell in found if (entry := _cold(cell)) is not None],
         "shares": [entry for cell in found if (entry := _share(cell)) is not None],

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 from rich.progress import (
@@ -60,6 +61,7 @@ class Options:
     jitter_seconds: float = 10.0
     idle_seconds: float = 0.0
     max_steal: float = 0.2
+    observers: tuple[Literal["", "off"], ...] = ("",)
     seed: int | None = None
     fresh: bool = False
     keep: bool = False
@@ -217,10 +219,13 @@ def scenarios(options: Options, target: Target) -> list[Scenario]:
             variant=variant,
             parameters={**_sleeps(workload, adapter.name), **parameters},
             fault=fault,
+            observer=observer,
         )
         for adapter, configuration in chosen
         for workload in options.workloads
         for fault in struck or ("",)
+        for observer in options.observers
+        if adapter.name != "noop" or not observer
     ]
 
 

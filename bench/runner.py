@@ -32,7 +32,7 @@ from bench import faults, lineage
 from bench import plan as planning
 from bench.breakdown import breakdown
 from bench.environment import fingerprint
-from bench.observe import Gauge, Scene, scene_of
+from bench.observe import EmptyScene, Gauge, Scene, scene_of
 from bench.plan import Plan, Slot, Started
 from bench.records import (
     ClientClock,
@@ -272,8 +272,9 @@ class Runner:
         request = self._request(plan, slot, number)
         driver = self._driver(scenario.orchestrator)
         scene = self._scene(scenario)
+        watched = not scenario.observer
         time.sleep(slot.jitter_seconds)
-        before = self._look(scenario)
+        before = self._look(scenario) if watched else None
         driver.prepare(
             request
         )  # after the pause: a connection that was closed meanwhile is opened here, not timed
@@ -282,7 +283,7 @@ class Runner:
         try:
             gauge = Gauge.read()
             with (
-                scene.watch(request.run_id) as watcher,
+                (scene if watched else EmptyScene()).watch(request.run_id) as watcher,
                 faults.injected(scene, scenario, request.run_id) as injector,
             ):
                 begin = time.monotonic_ns()
@@ -290,7 +291,7 @@ class Runner:
                 outcome = driver.wait(handle, self.deadline_seconds)
                 timeline = driver.timeline(handle) if outcome.status is not Status.CANCELLED else None
             pressure = Gauge.read().since(gauge)
-            after = self._look(scenario)
+            after = self._look(scenario) if watched else None
             record = self._record(
                 plan, slot, number, handle, outcome, begin, timeline, watcher.pods(), cold, pressure
             )
@@ -323,8 +324,10 @@ class Runner:
             return ""
         return f"{steal:.1%} of CPU time was taken by others; the limit is {self.max_steal:.1%}"
 
-    def _resources(self, scenario: Scenario, before: Look, after: Look) -> Resources | None:
-        """What the orchestrator used; None where nothing of it could be read."""
+    def _resources(self, scenario: Scenario, before: Look | None, after: Look | None) -> Resources | None:
+        """What the orchestrator used; None where nobody looked, or nothing of it could be read."""
+        if before is None or after is None:
+            return None
         run = between(before, after, self._components(scenario))
         if not run.parts and run.api_requests is None and self._idle is None:
             return None
@@ -400,7 +403,7 @@ class Runner:
             pods=pods,
             ledger=tuple(ledger),
             breakdown=None
-            if scenario.fault
+            if scenario.fault or scenario.observer
             else breakdown(scenario, client, timeline, pods, ledger, configuration.task),
             verification=verification,
             pressure=pressure,

@@ -361,6 +361,22 @@ def test_the_same_scenario_under_two_plans_is_compared_with_itself(tmp_path: Pat
     assert contents(study(3))["again"] == []
 
 
+def test_what_watching_costs_is_a_paired_ratio_and_in_no_other_table(tmp_path: Path) -> None:
+    def block(number: int) -> list[RunRecord]:
+        on = MadeRun(scenario(), seed=number, handoff=2.5)
+        off = MadeRun(scenario(observer="off"), seed=number, handoff=1.5)
+        return [run.record(sample={"index": number}) for run in (on, off)]
+
+    records = [record for number in range(6) for record in block(number)]
+    content = contents(records)
+    (row,) = content["observer"]
+    assert (row["scenario"], row["pairs"]) == ("kind/argo/pipeline-7/default", 6)
+    assert row["ratio"]["value"] > 1
+    assert [r["n"] for table in content["tables"] for r in table["rows"]] == [6]
+    assert content["measured_total"] == 6
+    assert "watched ÷ not watched" in written(records, tmp_path)
+
+
 def test_chains_of_two_lengths_give_the_cost_of_a_step(tmp_path: Path) -> None:
     records = [made(scenario("argo", "chain", length), n) for length in (3, 10) for n in range(3)]
     (row,) = contents(records)["curves"]

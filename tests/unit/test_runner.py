@@ -1,6 +1,7 @@
 """Carrying out a plan where an orchestrator cannot be deployed: said, recorded, the others go on."""
 
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -9,7 +10,7 @@ from adapters.locks import StateBusy
 from adapters.noop import NoopAdapter
 from adapters.runtimes import NothingToInstall
 from bench import plan as planning
-from bench.observe import Gauge
+from bench.observe import EmptyScene, Gauge
 from bench.records import Pressure, Scenario
 from bench.runner import Progress, Runner
 from bench.store import Store
@@ -72,6 +73,35 @@ def test_where_the_target_cannot_be_used_the_command_ends_and_stores_nothing(tmp
         with pytest.raises(StateBusy):
             list(runner.run(plan))
         assert [record for record in store.records() if record.status == "void"] == []
+
+
+def test_without_the_observer_nothing_is_watched_and_nothing_looked_at(tmp_path: Path) -> None:
+    class Seen(EmptyScene):
+        def watch(self, run_id: str) -> NoReturn:
+            raise AssertionError("watched")
+
+        look = watch  # type: ignore[assignment]
+
+    unwatched = scenario("noop").model_copy(update={"observer": "off"})
+    plan = planning.make([unwatched], n=1, seed=1, jitter_seconds=0)
+    with Store.locked(tmp_path) as store:
+        planning.save(tmp_path, plan)
+        runner = Runner(store, Target.LOCAL)
+        runner._scenes["empty"] = Seen()
+        (record,) = runner.run(plan)
+    assert record.status == "succeeded" and record.breakdown is None and record.resources is None
+    assert record.scenario.key.endswith("/observer=off")
+    with pytest.raises(AssertionError, match="watched"):
+        run_watched(tmp_path / "watched", Seen())
+
+
+def run_watched(folder: Path, scene: EmptyScene) -> None:
+    plan = planning.make([scenario("noop")], n=1, seed=1, jitter_seconds=0)
+    with Store.locked(folder) as store:
+        planning.save(folder, plan)
+        runner = Runner(store, Target.LOCAL)
+        runner._scenes["empty"] = scene
+        list(runner.run(plan))
 
 
 @pytest.mark.parametrize(("busy", "wanted"), [(1, ["void", "succeeded"]), (9, ["void"] * 3)])
