@@ -79,7 +79,7 @@ def adapter_sha256(name: str, target: str) -> str:
     """
     digest = hashlib.sha256()
     folder = ROOT / "adapters" / name
-    passed_over = {"golden", "lineage.py"} | ELSEWHERE[target]
+    passed_over = {"golden", "lineage.py", "lineage_client.py"} | ELSEWHERE[target]
     for path in sorted(folder.rglob("*")):
         relative = path.relative_to(folder)
         if path.suffix in (".py", ".yaml") and passed_over.isdisjoint(relative.parts):

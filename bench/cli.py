@@ -207,7 +207,7 @@ def report(
     for path in build(records, out or folder.parent / "report"):
         typer.echo(path)
     if readme:
-        headline.write(readme, records)
+        headline.write(readme, records, folder)
         typer.echo(readme)
 
 

@@ -1,5 +1,6 @@
 """The short tables of the README, from stored results alone: `bench report --readme README.md` writes it anew."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,9 @@ STEP_IS = {
     "call": "steps as calls in one process",
 }
 BEGIN, END = "<!-- results: made by `bench report --readme` -->", "<!-- /results -->"
+TIMES_BEGIN, TIMES_END = "<!-- times: made by `bench report --readme` -->", "<!-- /times -->"
+COMMANDS = "commands.jsonl"
+"""Beside the results: how long the README's commands took, a row each time one was timed."""
 
 
 def table(records: Sequence[RunRecord]) -> str:
@@ -109,12 +113,35 @@ def _text(estimate: Estimate | None, unit: str) -> str:
     return f"{value} [{within.low:.3g}, {within.high:.3g}] at {within.level:.0%}"
 
 
-def write(readme: Path, records: Sequence[RunRecord]) -> None:
-    """Put the tables between the two marks of `readme`. Raises `BenchError` where the marks are missing."""
-    text = readme.read_text(encoding="utf-8")
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise BenchError(f"{readme} has no marks for the results", f"add the lines {BEGIN} and {END}")
+def times(folder: Path) -> str:
+    """How long the README's commands took when last timed, by what was there beforehand; empty where none was."""
+    try:
+        lines = (folder / COMMANDS).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return ""
+    newest = {(row["command"], row["caches"]): row for row in map(json.loads, lines)}
+    return "\n".join(
+        f"- `{row['command']}`, {row['caches']}: {row['seconds'] // 60:.0f}:{row['seconds'] % 60:02.0f} min on "
+        f"{row['cores']} cores ({row['recorded_at'][:10]}, one run)"
+        for row in newest.values()
+    )
+
+
+def write(readme: Path, records: Sequence[RunRecord], folder: Path) -> None:
+    """Put tables and times between their marks in `readme`; `folder` has the timed commands.
+
+    Raises `BenchError` where marks are missing.
+    """
     tables = "\n\n".join(filter(None, (table(records), kept(records))))
-    readme.write_text(f"{before}{begin}\n{tables}\n{end}{after}", encoding="utf-8")
+    text = _between(readme, readme.read_text(encoding="utf-8"), BEGIN, END, tables)
+    if said := times(folder):
+        text = _between(readme, text, TIMES_BEGIN, TIMES_END, said)
+    readme.write_text(text, encoding="utf-8")
+
+
+def _between(readme: Path, text: str, first: str, last: str, new: str) -> str:
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
+    if not begin or not end:
+        raise BenchError(f"{readme} has no marks for the results", f"add the lines {first} and {last}")
+    return f"{before}{begin}\n{new}\n{end}{after}"

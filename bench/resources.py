@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, Protocol
 
 import structlog
@@ -112,9 +113,14 @@ def of_cluster(kube: Kube, components: Iterable[Component]) -> Look:
             if (reading := pods_usage(summaries, {pod.metadata.uid for pod in pods.items})) is not None:
                 parts[component.name] = reading
     except BenchError as error:
-        log.warning("what the orchestrator uses could not be read", why=error.message)
+        _say_once(error.message)
         return Look(time.time())
     return Look(time.time(), parts, requests, writes)
+
+
+@cache
+def _say_once(why: str) -> None:
+    log.warning("what the orchestrator uses could not be read", why=why)
 
 
 def _get(kube: Kube, path: str, **query: str) -> str:

@@ -12,8 +12,10 @@ from adapters.local.state import LocalState
 from cluster.host import find_program
 from cluster.state import PROJECT, write_atomic
 
-GROUPS = ("postgres",)
+GROUPS = ("postgres", "kfp-metadata")
 """Environments that hold a dependency group alone, without the project."""
+SHARED = ("postgres",)
+"""What every local orchestrator needs beside its own environment."""
 EXTRAS: Mapping[str, str] = {
     "airflow": "airflow",
     "dagster": "dagster",
@@ -38,7 +40,7 @@ def is_ready(state: LocalState, name: str) -> bool:
 def missing(state: LocalState, orchestrators: Iterable[str]) -> list[str]:
     """The environments that these orchestrators need on this machine and that are not ready."""
     needed = [EXTRAS[name] for name in orchestrators if name in EXTRAS]
-    wanted = dict.fromkeys([*needed, *(GROUPS if needed else ())])
+    wanted = dict.fromkeys([*needed, *(SHARED if needed else ())])
     return [name for name in wanted if not is_ready(state, name)]
 
 

@@ -245,7 +245,7 @@ def test_the_report_says_what_was_answered_and_what_was_missing(tmp_path: Path) 
 def test_the_short_table_has_all_three_columns(tmp_path: Path) -> None:
     readme = tmp_path / "README.md"
     readme.write_text(f"{headline.BEGIN}\n{headline.END}\n")
-    headline.write(readme, [made(scenario("argo")), asked(1, complete())])
+    headline.write(readme, [made(scenario("argo")), asked(1, complete())], tmp_path)
     text = readme.read_text()
     assert "| kind | argo | pod | — | — | — | 12 | 0 |" in text and "makespan, median" in text
 

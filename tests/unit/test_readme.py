@@ -1,6 +1,7 @@
 """What the README and the stored report say is what the stored rows say."""
 
 import filecmp
+import json
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ RESULTS = ROOT / "docs" / "results"
 def test_the_table_is_that_of_the_stored_rows(tmp_path: Path) -> None:
     copy = tmp_path / "README.md"
     copy.write_text((ROOT / "README.md").read_text())
-    headline.write(copy, Store(RESULTS).records())
+    headline.write(copy, Store(RESULTS).records(), RESULTS)
     assert copy.read_text() == (ROOT / "README.md").read_text()
     assert "| argo |" in copy.read_text()
 
@@ -28,7 +29,17 @@ def test_the_stored_report_is_rebuilt_byte_for_byte(tmp_path: Path) -> None:
         assert filecmp.cmp(path, RESULTS / path.name, shallow=False), path.name
 
 
+def test_the_times_are_the_newest_of_each_command_and_state(tmp_path: Path) -> None:
+    row = {"command": "./quickstart", "caches": "warm", "cores": 2, "recorded_at": "2026-01-02T00:00:00Z"}
+    rows = [{**row, "seconds": 900}, {**row, "seconds": 301.2}, {**row, "caches": "cold", "seconds": 777}]
+    (tmp_path / headline.COMMANDS).write_text("".join(json.dumps(each) + "\n" for each in rows))
+    assert headline.times(tmp_path).splitlines() == [
+        "- `./quickstart`, warm: 5:01 min on 2 cores (2026-01-02, one run)",
+        "- `./quickstart`, cold: 12:57 min on 2 cores (2026-01-02, one run)",
+    ]
+
+
 def test_a_file_without_marks_is_refused(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("nothing")
     with pytest.raises(BenchError, match="no marks"):
-        headline.write(tmp_path / "README.md", [])
+        headline.write(tmp_path / "README.md", [], tmp_path)
