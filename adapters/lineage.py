@@ -40,7 +40,8 @@ class Kept(Frozen):
     """One attempt of a step as the orchestrator's store has it. Times are seconds since the epoch."""
 
     step: str
-    attempt: int
+    attempt: int | None
+    """Which one of the step's it was, from 1; None where the store keeps no attempts apart."""
     succeeded: bool
     inputs: Mapping[str, str] = {}
     outputs: Mapping[str, str] = {}
@@ -137,11 +138,13 @@ def _attempt(known: Known) -> dict[str, str]:
     if done is None:
         return {}
     model = _values(known).get("model_sha256", "")
-    return {"attempt": str(done.attempt), "model_sha256": model}
+    return {"attempt": str(done.attempt or ""), "model_sha256": model}
 
 
 def _failed(known: Known) -> dict[str, str]:
     tries = [each for each in known.attempts if each.step == "train"]
+    if any(each.attempt is None for each in tries):
+        return {}
     failed = [each for each in tries if not each.succeeded]
     attributed = sum(bool(each.outputs) for each in failed)
     return {"failed_attempts": str(len(failed)), "orphans_attributed": str(attributed)} if tries else {}

@@ -40,6 +40,8 @@ ASKS: Mapping[Question, str] = {
 }
 SINCE_SECONDS = 10.0
 """How far a promotion's end by an orchestrator's clock may be from the ledger's: a pod ends after its step."""
+WITHIN = {"since": SINCE_SECONDS, "score": 1e-6}
+"""How far a number may be from the ledger's and still be right. KFP's metadata store keeps six decimals of a metric."""
 Read = Callable[[], Known]
 
 
@@ -138,7 +140,7 @@ def _same(name: str, text: str, right: str) -> bool:
     if text == right:
         return True
     try:
-        return abs(float(text) - float(right)) <= (SINCE_SECONDS if name == "since" else 0.0)
+        return abs(float(text) - float(right)) <= WITHIN.get(name, 0.0)
     except ValueError:
         return False
 

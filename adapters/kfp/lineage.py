@@ -1,7 +1,7 @@
 """What Kubeflow Pipelines' own stores know of a run.
 
-The backend: its metadata store (ML Metadata: executions, artifacts, events) and, for attempts, the run as its API
-gives it. The local runner has no store, as its documentation says.
+The backend: its metadata store (ML Metadata: executions, artifacts, events) and the run as its API gives it. The local
+runner has no store, as its documentation says.
 """
 
 import json
@@ -24,7 +24,7 @@ METADATA, METADATA_PORT = "metadata-grpc-deployment", 8080
 SOURCE = "KFP's metadata store (MLMD) and run database"
 QUERY = (
     "MLMD: context system.PipelineRun {run}, its executions, artifacts, events; "
-    "GET /apis/v2beta1/runs/{run}: run_details.task_details"
+    "GET /apis/v2beta1/runs/{run}: pipeline_spec"
 )
 RETURNED = {"eval": "passed", "register": "model_version", "promote": "promoted"}
 """What the single value that a component returns is called in the core, by step."""
@@ -69,11 +69,15 @@ def _metadata(driver: KfpClusterDriver, run: str) -> Json:
 
 
 def known_of(stored: Json, run: Json, query: str = "") -> Known:
-    """From the metadata store's answer and the API's."""
+    """From the metadata store's answer and the API's.
+
+    The metadata store has one execution for a step, whatever its attempts. The API's list of tasks shows a failed
+    executor, without a word on whose it is: no attempt is attributed.
+    """
     artifacts = {each["id"]: each for each in stored["artifacts"]}
+    images = images_of(run)
     attempts: list[Kept] = []
     parameters: dict[str, str] = {}
-    failures = failed_attempts(run)
     for execution in sorted(stored["executions"], key=lambda each: each["id"]):
         properties = execution["properties"]
         given = properties.get("inputs") or {}
@@ -81,14 +85,13 @@ def known_of(stored: Json, run: Json, query: str = "") -> Known:
         if execution["type"] != "system.ContainerExecution":
             continue
         step = step_of(properties["task_name"])
-        before = failures.get(properties["task_name"], 0)
-        attempts += [Kept(step=step, attempt=number + 1, succeeded=False) for number in range(before)]
-        events = [each for each in stored["events"] if each["execution"] == execution["id"]]
         read, made = (
             {
                 name: text
-                for event in events
-                if event["type"] == kind and event["artifact"] in artifacts
+                for event in stored["events"]
+                if event["execution"] == execution["id"]
+                and event["type"] == kind
+                and event["artifact"] in artifacts
                 for name, text in flat(artifacts[event["artifact"]]["properties"]).items()
             }
             for kind in ("INPUT", "OUTPUT")
@@ -96,12 +99,12 @@ def known_of(stored: Json, run: Json, query: str = "") -> Known:
         attempts.append(
             Kept(
                 step=step,
-                attempt=before + 1,
+                attempt=None,
                 succeeded=execution["state"] == "COMPLETE",
                 inputs={**flat(given), **read},
                 outputs={**made, **returned(step, properties.get("outputs") or {})},
                 finished=execution["updated_ms"] / 1e3,
-                image=str(properties.get("image", "")).rpartition("@")[2],
+                image=images.get(properties["task_name"], "").rpartition("@")[2],
             )
         )
     return Known(
@@ -113,22 +116,16 @@ def known_of(stored: Json, run: Json, query: str = "") -> Known:
     )
 
 
-def failed_attempts(run: Json) -> dict[str, int]:
-    """How many executors of each task failed, by the API's list of tasks, which names only a task's children."""
-    details = (run.get("run_details") or {}).get("task_details") or []
-    by_id = {each["task_id"]: each for each in details}
-    found: dict[str, int] = {}
-    for each in details:
-        children = [
-            by_id.get(child.get("pod_name") or child.get("task_id", ""))
-            for child in each.get("child_tasks") or ()
-        ]
-        failed = [
-            c for c in children if c and c["display_name"].startswith("executor(") and c["state"] == "FAILED"
-        ]
-        if failed:
-            found[each["display_name"]] = len(failed)
-    return found
+def images_of(run: Json) -> dict[str, str]:
+    """The image of each task, from the pipeline that the run's record holds."""
+    whole: Json = run.get("pipeline_spec") or {}
+    spec: Json = whole.get("pipeline_spec", whole)
+    executors = (spec.get("deploymentSpec") or {}).get("executors") or {}
+    return {
+        name.removeprefix("comp-"): str(executors[component["executorLabel"]]["container"]["image"])
+        for name, component in (spec.get("components") or {}).items()
+        if component.get("executorLabel") in executors
+    }
 
 
 def returned(step: str, outputs: Json) -> dict[str, str]:

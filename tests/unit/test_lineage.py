@@ -11,7 +11,8 @@ from adapters.airflow import lineage as airflow
 from adapters.argo import lineage as argo
 from adapters.base import RunHandle
 from adapters.dagster import lineage as dagster
-from adapters.lineage import QUESTIONS, Kept, Known, reader
+from adapters.kfp import lineage as kfp
+from adapters.lineage import QUESTIONS, Answer, Kept, Known, answer, reader
 from bench import headline, lineage
 from bench.records import RunRecord
 from bench.report import build, contents
@@ -192,6 +193,74 @@ def test_a_workflow_gives_what_its_nodes_and_arguments_hold() -> None:
         {"train_uri": "s3://t"},
         {"model_uri": "s3://m"},
     )
+
+
+MODEL, RATINGS = (
+    "s3://artifacts/runs/r/train/1/model.joblib",
+    "s3://artifacts/runs/r/ingest/1/ratings.parquet",
+)
+KFP_SETTINGS = {"settings": {"seed": "42", "k": "5"}, "run_id": "r"}
+KFP_STORED = {  # as a real backend gave it, shortened
+    "executions": [
+        {"id": 1, "type": "system.DAGExecution", "state": "FAILED", "updated_ms": 1, "properties": {
+            "task_name": "", "inputs": KFP_SETTINGS}},
+        {"id": 3, "type": "system.ContainerExecution", "state": "COMPLETE", "updated_ms": 3000, "properties": {
+            "task_name": "evaluate", "image": "", "inputs": KFP_SETTINGS, "outputs": {"Output": True}}},
+        {"id": 2, "type": "system.ContainerExecution", "state": "COMPLETE", "updated_ms": 2000, "properties": {
+            "task_name": "train", "image": "", "inputs": KFP_SETTINGS, "outputs": {}}},
+        {"id": 4, "type": "system.ContainerExecution", "state": "COMPLETE", "updated_ms": 4500, "properties": {
+            "task_name": "register", "image": "", "outputs": {"Output": "1"}}},
+    ],
+    "artifacts": [
+        {"id": 7, "uri": MODEL, "properties": {"model_uri": MODEL, "model_sha256": "ab67", "k": "5"}},
+        {"id": 9, "uri": "s3://x", "properties": {"score": 0.310144, "passed": "true"}},
+    ],
+    "events": [
+        {"execution": 2, "artifact": 7, "type": "OUTPUT"},
+        {"execution": 3, "artifact": 7, "type": "INPUT"},
+        {"execution": 3, "artifact": 9, "type": "OUTPUT"},
+        {"execution": 3, "artifact": 99, "type": "OUTPUT"},
+    ],
+}  # fmt: skip
+KFP_RUN = {
+    "display_name": "r",
+    "pipeline_spec": {
+        "components": {"comp-train": {"executorLabel": "exec-train"}, "comp-condition-1": {"dag": {}}},
+        "deploymentSpec": {"executors": {"exec-train": {"container": {"image": f"bench.local/kfp@{IMAGE}"}}}},
+    },
+}
+
+
+def test_kfps_metadata_store_gives_executions_with_their_artifacts() -> None:
+    known = kfp.known_of(KFP_STORED, KFP_RUN, "q")
+    assert known.parameters == {"seed": "42", "k": "5"}
+    assert [(each.step, each.succeeded) for each in known.attempts] == [
+        ("train", True),
+        ("eval", True),
+        ("register", True),
+    ]
+    trained, scored, registered = known.attempts
+    assert trained.image == IMAGE and trained.outputs["model_uri"] == MODEL
+    assert scored.inputs["model_sha256"] == "ab67" and scored.outputs == {
+        "score": "0.310144",
+        "passed": "true",
+    }
+    assert (registered.outputs, registered.finished) == ({"model_version": "1"}, 4.5)
+
+
+def test_a_store_without_attempts_says_nothing_of_failed_ones() -> None:
+    known = kfp.known_of(KFP_STORED, KFP_RUN)
+    assert answer("failed", known).facts == {}
+    assert answer("attempt", known).facts == {"model_sha256": "ab67"}
+
+
+def test_a_metric_may_be_rounded_to_six_decimals_and_no_further() -> None:
+    def verdict(text: str) -> str:
+        found = Answer(question="metrics", facts={"score": text})
+        known = Known(source="a store", query="q")
+        return lineage.score(found, {"score": "0.310144426936"}, known).verdict
+
+    assert (verdict("0.310144"), verdict("0.31014")) == ("answered", "wrong")
 
 
 @pytest.mark.parametrize(
