@@ -119,7 +119,7 @@ def verify_store(results: Results = None) -> None:
 
 
 @app.command(
-    epilog="Examples: bench results export --format pytest-benchmark --out runs.json · "
+    epilog="Example: bench results export --format pytest-benchmark --out runs.json · "
     "bench results export --plan 9b4d0275 > part/runs.jsonl"
 )
 def export(
