@@ -2,6 +2,7 @@
 
 import html
 import itertools
+import math
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -35,8 +36,8 @@ COLOURS = (
 )
 """Of the parts of a run, in their order: Tol's bright and muted schemes, told apart with colour blindness too."""
 WIDTH, BAR, GAP = 1000, 22, 34
-STRIP, LABEL, DOT = 30, 330, 4.5
-"""Of a row of dots, in pixels: its height, the room for its name, a dot's radius."""
+STRIP, LABEL, DOT, MARGIN = 30, 330, 4.5, 24
+"""Of a row of dots, in pixels: its height, the room for its name, a dot's radius, the room at the right."""
 
 
 def page(markdown: str, content: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
@@ -163,16 +164,28 @@ def dots(tables: Sequence[Mapping[str, Any]]) -> str:
         work = f"{table['workload']}-{table['steps']}"
         caption = (
             f"{table['target']}, one {table['task']} per step, {work} ({table['environment']}): makespan of every run, "
-            f"0 to {drawing.seconds(max(row['makespans'][-1] for row in rows))}, a line at the median."
+            "a line at the median."
         )
         figures.append(_strips(rows, caption))
     return f"<h3>Every run</h3>\n{''.join(figures)}" if figures else ""
 
 
+def ticks(longest: float) -> list[float]:
+    """Round numbers from 0 to at most `longest`, at most six of them."""
+    size = 10.0 ** math.floor(math.log10(longest))
+    step = next(s for s in (size / 10, size / 5, size / 2, size, 2 * size) if longest / s < 6)
+    return [step * number for number in range(int(longest / step) + 1)]
+
+
 def _strips(rows: Sequence[Mapping[str, Any]], caption: str) -> str:
     longest = max(row["makespans"][-1] for row in rows)
-    scale = (WIDTH - LABEL - 2 * DOT) / longest
+    scale = (WIDTH - LABEL - MARGIN) / longest
+    height = len(rows) * STRIP
     drawn = []
+    for tick in ticks(longest):
+        at = LABEL + tick * scale
+        drawn.append(f'<path class="tick" d="M{at:.1f} 0v{height}"/>')
+        drawn.append(f'<text x="{at:.1f}" y="{height + 18}" text-anchor="middle">{tick:g} s</text>')
     for number, row in enumerate(rows):
         middle = number * STRIP + STRIP / 2
         name = html.escape(f"{row['orchestrator']} {row['configuration']}, n={row['n']}")
@@ -187,6 +200,6 @@ def _strips(rows: Sequence[Mapping[str, Any]], caption: str) -> str:
     text = html.escape(caption)
     return (
         f'<figure><div class="wide picture" role="img" tabindex="0" aria-label="{text}">'
-        f'<svg class="dots" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {len(rows) * STRIP}">'
+        f'<svg class="dots" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height + 24}">'
         f"{''.join(drawn)}</svg></div><figcaption>{text}</figcaption></figure>\n"
     )

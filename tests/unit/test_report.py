@@ -5,6 +5,7 @@ import os
 import random
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 from adapters.base import BenchError
 from bench.cells import makespan
+from bench.page import ticks
 from bench.records import Environment, Resources, RunRecord, Sample, Usage, Verification, Window
 from bench.report import build, contents
 from bench.statistics import median
@@ -375,6 +377,13 @@ def test_what_watching_costs_is_a_paired_ratio_and_in_no_other_table(tmp_path: P
     assert [r["n"] for table in content["tables"] for r in table["rows"]] == [6]
     assert content["measured_total"] == 6
     assert "watched ÷ not watched" in written(records, tmp_path)
+
+
+@pytest.mark.parametrize("longest", [0.004, 0.9, 1.0, 19.9, 20.0, 61.3, 152.0, 999.0])
+def test_a_scale_has_few_round_ticks(longest: float) -> None:
+    found = ticks(longest)
+    assert found[0] == 0 and 3 <= len(found) <= 6 and longest / 2 < found[-1] <= longest
+    assert len({float(f"{b - a:.6g}") for a, b in pairwise(found)}) == 1
 
 
 def test_chains_of_two_lengths_give_the_cost_of_a_step(tmp_path: Path) -> None:
