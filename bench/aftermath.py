@@ -85,6 +85,7 @@ def row(cell: Cell) -> dict[str, Any]:
         "orchestrator": cell.key.orchestrator,
         "configuration": cell.key.configuration,
         "knob": cell.knob,
+        "stand_ins": list(cell.stand_ins),
         "task": cell.key.task,
         "n": len(found),
         "recovered": sum(after.recovered for after in found),

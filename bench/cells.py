@@ -16,6 +16,10 @@ PART_ORDER = (*PARTS, "handoff", "finish")
 """The parts of a run in the order they first occur."""
 
 
+STAND_IN = " (stand-in: "
+"""How an adapter's version says that an image is not the vendor's; what it is instead follows."""
+
+
 @dataclass(frozen=True, order=True)
 class CellKey:
     """What makes runs one cell: the scenario, what a step is, and the environment they ran in."""
@@ -71,6 +75,17 @@ class Cell:
     def blocking(self) -> dict[str, str]:
         """The facts that its runs were measured under."""
         return (self.measured or self.records)[0].environment.blocking
+
+    @cached_property
+    def stand_ins(self) -> tuple[str, ...]:
+        """`NAME: what ran in its place`, for each image of the vendor's that something else stood in for."""
+        marked = [value for value in self.blocking.values() if STAND_IN in value]
+        return tuple(
+            sorted(
+                f"{value.split(' ', 1)[0]}: {value.split(STAND_IN, 1)[1].removesuffix(')')}"
+                for value in marked
+            )
+        )
 
     @cached_property
     def measured(self) -> tuple[RunRecord, ...]:

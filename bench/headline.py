@@ -93,7 +93,11 @@ def _row(cell: Cell, members: Sequence[Cell]) -> str:
     name = cell.key.orchestrator
     values = (
         f"{cell.key.workload}, {cell.key.steps} steps",
-        f"{name} (floor)" if name in FLOORS.values() else name,
+        f"{name} (floor)"
+        if name in FLOORS.values()
+        else f"{name} (stand-in images)"
+        if cell.stand_ins
+        else name,
         (cell.knob or cell.key.configuration).replace("_", r"\_"),
         str(len(cell.measured)),
         _text(cell.estimate(makespan), " s"),

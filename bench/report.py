@@ -345,6 +345,7 @@ def _row(cell: Cell, among: Sequence[Cell], lines: dict[str, tuple[int, int]]) -
         "role": ("floor", "control", "orchestrator")[_rank(cell)],
         "configuration": cell.key.configuration,
         "knob": cell.knob,
+        "stand_ins": list(cell.stand_ins),
         "apart": apart,
         "n": len(cell.measured),
         "cold": cell.cold,
@@ -626,7 +627,9 @@ def _proxies(found: Sequence[Cell]) -> list[str]:
     workloads = sorted({cell.key.workload for cell in stepped})
     variants = sorted({cell.key.variant for cell in stepped})
     named = [text for workload in workloads for text in PROXIES.get(workload, ())]
-    return [*named, *(STORE_PROXY[variant] for variant in variants if variant in STORE_PROXY)]
+    stores = [STORE_PROXY[variant] for variant in variants if variant in STORE_PROXY]
+    images = {(cell.key.orchestrator, text) for cell in found for text in cell.stand_ins}
+    return [*named, *stores, *(f"{name} ran with a stand-in for {text}." for name, text in sorted(images))]
 
 
 def _period(records: Sequence[RunRecord]) -> dict[str, str] | None:

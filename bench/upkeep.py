@@ -31,6 +31,7 @@ def _row(cell: Cell) -> dict[str, Any] | None:
         "orchestrator": cell.key.orchestrator,
         "configuration": cell.key.configuration,
         "knob": cell.knob,
+        "stand_ins": list(cell.stand_ins),
         "task": cell.key.task,
         "work": f"{cell.key.workload}-{cell.key.steps}",
         "n": len(runs),

@@ -137,8 +137,8 @@ def evaluate(
 def select(
     run_id: str,
     settings: dict[str, str],
-    models: Input[list[Model]],
-    metrics: Input[list[Metrics]],
+    models: list[Model],  # without `Input`: 2.15's executor makes members of the inner class of this only
+    metrics: list[Metrics],
     best: Output[Model],
     best_metrics: Output[Metrics],
 ) -> bool:

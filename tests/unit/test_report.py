@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from adapters.base import BenchError
+from bench import headline
 from bench.cells import makespan
 from bench.page import ticks
 from bench.records import Environment, Resources, RunRecord, Sample, Usage, Verification, Window
@@ -384,6 +385,23 @@ def test_a_scale_has_few_round_ticks(longest: float) -> None:
     found = ticks(longest)
     assert found[0] == 0 and 3 <= len(found) <= 6 and longest / 2 < found[-1] <= longest
     assert len({float(f"{b - a:.6g}") for a, b in pairwise(found)}) == 1
+
+
+def test_stand_in_images_are_named_beside_the_row_and_among_the_proxies(tmp_path: Path) -> None:
+    image = "docker.io/library/mysql:8.4 sha256:1 (stand-in: MariaDB 10.11 in place of MySQL)"
+    facts = {"cpu": "made up", "cores": "2", "kubernetes": "v1.34.4", "image_mysql": image}
+    text = written(
+        [made(scenario("kfp"), environment=Environment(blocking=facts)), made(scenario())], tmp_path
+    )
+    assert "| kfp (stand-in images: see *Proxies in use*) | default |" in text
+    assert (
+        "- kfp ran with a stand-in for docker.io/library/mysql:8.4: MariaDB 10.11 in place of MySQL." in text
+    )
+    assert "| argo | default |" in text
+    readme = tmp_path / "README.md"
+    readme.write_text(f"{headline.BEGIN}\n{headline.END}\n")
+    headline.write(readme, [made(scenario("kfp"), environment=Environment(blocking=facts))], tmp_path)
+    assert "| kfp (stand-in images) |" in readme.read_text()
 
 
 def test_chains_of_two_lengths_give_the_cost_of_a_step(tmp_path: Path) -> None:
