@@ -14,7 +14,7 @@ import jinja2
 
 from adapters.base import BenchError
 from adapters.workloads import WORKLOADS, phases
-from bench import aftermath, again, drawing, lineage, observer, published, upkeep
+from bench import aftermath, again, drawing, grouping, lineage, observer, published, upkeep
 from bench.cells import (
     CONTROLS,
     FLOORS,
@@ -22,7 +22,6 @@ from bench.cells import (
     Cell,
     CellKey,
     cells,
-    common_keys,
     floor_of,
     handoff,
     handoff_bounds,
@@ -31,6 +30,7 @@ from bench.cells import (
     part_seconds,
     ratio_to_floor,
 )
+from bench.grouping import Group
 from bench.page import page
 from bench.records import RunRecord
 from bench.statistics import (
@@ -177,7 +177,7 @@ def contents(records: Sequence[RunRecord]) -> dict[str, Any]:
     lines = _raw_lines(everything)
     found = [cell for cell in everything if cell.key.undisturbed]
     struck = [cell for cell in everything if cell.key.fault]
-    groups = _groups(found)
+    groups = grouping.groups(found)
     return {
         "schema_version": SCHEMA_VERSION,
         "runs": len(records),
@@ -189,7 +189,7 @@ def contents(records: Sequence[RunRecord]) -> dict[str, Any]:
         "proxies": _proxies(everything),
         "flawed_total": sum(len(cell.flawed) for cell in found),
         "measured_total": sum(len(cell.measured) for cell in found),
-        "environments": [_environment(group) for group in groups],
+        "environments": [grouping.environment(group) for group in groups],
         "tables": [table for group in groups for table in _tables(group, lines)],
         "retries": aftermath.tables(struck, lambda cell: _raw(cell, lines)),
         "lineage": {
@@ -223,75 +223,6 @@ def contents(records: Sequence[RunRecord]) -> dict[str, Any]:
             if record.breakdown is not None
         ],
         "outliers": [entry for cell in found for entry in _outliers(cell)],
-    }
-
-
-class Group:
-    """Cells of one target whose machine and work environment are alike: what may share a table."""
-
-    def __init__(self, number: int, target: str, facts: dict[str, str], members: list[Cell]) -> None:
-        self.name = f"E{number}"
-        self.target = target
-        self.facts = facts
-        self.cells = members
-
-
-def _groups(found: Sequence[Cell]) -> list[Group]:
-    """Environments never mix in a column: a group's cells contradict each other in no common blocking fact.
-
-    A cell that lacks some of the facts (`noop` touches no cluster) joins each group it does not contradict;
-    one that contradicts all of them has a group of its own, so every cell is in a table.
-    """
-    groups: list[Group] = []
-    for target in sorted({cell.key.target for cell in found}):
-        members = [cell for cell in found if cell.key.target == target]
-        keys = common_keys(members)
-        here: list[Group] = []
-        facts_of = {
-            cell.key: {k: v for k, v in sorted(_blocking(cell).items()) if k in keys} for cell in members
-        }
-        for cell in sorted(
-            members, key=lambda c: (-len(facts_of[c.key]), sorted(facts_of[c.key].items()), c.key)
-        ):
-            facts = facts_of[cell.key]
-            fitting = [g for g in here if all(g.facts.get(k, v) == v for k, v in facts.items())]
-            if not fitting:
-                fitting = [Group(len(groups) + len(here) + 1, target, {}, [])]
-                here += fitting
-            for group in fitting:
-                group.facts.update(facts)
-                group.cells.append(cell)
-        for group in here:
-            group.cells.sort(key=lambda c: c.key)
-        groups += here
-    return groups
-
-
-def _blocking(cell: Cell) -> dict[str, str]:
-    return cell.blocking
-
-
-def _environment(group: Group) -> dict[str, Any]:
-    own: dict[str, dict[str, list[str]]] = {}
-    informational: dict[str, set[str]] = {}
-    for cell in group.cells:
-        for name, value in _blocking(cell).items():
-            if name not in group.facts:
-                values = own.setdefault(cell.key.orchestrator, {}).setdefault(name, [])
-                if value not in values:
-                    values.append(value)
-        for record in cell.records:
-            for name, value in record.environment.informational.items():
-                informational.setdefault(name, set()).add(value)
-    return {
-        "name": group.name,
-        "target": group.target,
-        "facts": dict(sorted(group.facts.items())),
-        "own": {
-            name: {k: sorted(v) for k, v in sorted(facts.items())} for name, facts in sorted(own.items())
-        },
-        "informational": {name: sorted(values) for name, values in sorted(informational.items())},
-        "digests": sorted({cell.key.environment for cell in group.cells}),
     }
 
 
@@ -336,8 +267,8 @@ def _row(cell: Cell, among: Sequence[Cell], lines: dict[str, tuple[int, int]]) -
     twins = [c for c in among if c is not cell and _sibling(c, cell)]
     apart = sorted(
         f"{name}={value}"
-        for name, value in _blocking(cell).items()
-        if any(_blocking(twin).get(name) != value for twin in twins)
+        for name, value in cell.blocking.items()
+        if any(twin.blocking.get(name) != value for twin in twins)
     )
     answered = len(cell.measured) + len(cell.failed)
     return {
