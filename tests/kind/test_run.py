@@ -43,9 +43,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def records(folder: Path) -> list[RunRecord]:
-    """Two samples each of argo shipped, argo tuned, the floor and the no-op; runs are kept to compare with."""
+    """A sample each of argo shipped, argo tuned, the floor and the no-op; runs are kept to compare with."""
     done = bench(
-        "run", "-o", "argo", "--n", "2", "--jitter", "2", "--keep", "--json", "--results", str(folder)
+        *("run", "-o", "argo", "--n", "1", "--jitter", "2", "--idle", "30"),
+        *("--keep", "--json", "--results", str(folder)),
     )
     answered = [RunRecord.model_validate(row) for row in json.loads(done.stdout)]
     assert answered == Store(folder).records()
@@ -78,6 +79,19 @@ def test_breakdown_has_no_error(records: list[RunRecord]) -> None:
     for record in records:
         assert record.breakdown is not None
         assert record.breakdown.errors == (), record.run_id
+
+
+def test_what_the_controller_used_is_recorded_idle_and_under_the_run(records: list[RunRecord]) -> None:
+    for record in of(records, "argo"):
+        assert record.resources is not None
+        for window in (record.resources.idle, record.resources.run):
+            assert window is not None
+            (part,) = window.parts
+            assert part.component == "workflow-controller"
+            assert part.cpu_seconds > 0 and part.memory_bytes > 1 << 20
+            assert window.api_requests is not None and window.api_requests > 0
+        under = record.resources.run
+        assert under is not None and under.api_writes is not None and under.api_writes >= len(PIPELINE)
 
 
 def test_one_model_digest_and_the_service_returns_it(records: list[RunRecord]) -> None:
