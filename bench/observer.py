@@ -1,11 +1,13 @@
-"""What the harness's watching costs the watched: paired runs with it and without."""
+"""What measuring costs the measured: the watching, by paired runs with it and without; the ledger, by its own rows."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
+import numpy as np
+
 from bench.cells import Cell, makespan, pairs
-from bench.statistics import paired_ratio
+from bench.statistics import median, paired_ratio
 
 
 def rows(found: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -27,6 +29,32 @@ def rows(found: Sequence[Cell]) -> list[dict[str, Any]]:
             }
         )
     return made
+
+
+def ledger(found: Sequence[Cell]) -> list[dict[str, Any]]:
+    """By target, what a step waits for the entry that says it starts: until that is on disk and answered for. Seconds.
+
+    The entry's own stamp is taken just before it is sent, the user code's start just after the answer.
+    """
+    waits: dict[str, list[float]] = {}
+    for cell in found:
+        for record in cell.measured:
+            sent = {row["attempt_token"]: row["wall_ns"] for row in record.ledger if row["event"] == "start"}
+            waits.setdefault(cell.key.target, []).extend(
+                (row["user_start_ns"] - sent[row["attempt_token"]]) / 1e9
+                for row in record.ledger
+                if row["event"] == "finish" and row["attempt_token"] in sent and row["user_start_ns"]
+            )
+    return [
+        {
+            "target": target,
+            "entries": len(values),
+            "median": median(values),
+            "p95": float(np.quantile(values, 0.95)),
+        }
+        for target, values in sorted(waits.items())
+        if values
+    ]
 
 
 def _estimated(cell: Cell) -> dict[str, Any] | None:

@@ -202,6 +202,7 @@ def contents(records: Sequence[RunRecord]) -> dict[str, Any]:
         "tuning": [row for group in groups for row in _tuning(group)],
         "again": again.rows(found),
         "observer": observer.rows(everything),
+        "ledger": observer.ledger(found),
         "breakdowns": [entry for cell in found if (entry := _breakdown(cell)) is not None],
         "cold": [entry for cell in found if (entry := _cold(cell)) is not None],
         "shares": [entry for cell in found if (entry := _share(cell)) is not None],

@@ -380,6 +380,21 @@ def test_what_watching_costs_is_a_paired_ratio_and_in_no_other_table(tmp_path: P
     assert "watched ÷ not watched" in written(records, tmp_path)
 
 
+def test_what_a_step_waits_for_the_ledger_is_taken_from_its_rows(tmp_path: Path) -> None:
+    """In a made-up run the entry is stamped when the user code starts: here it is sent 10 ms before."""
+    record = made(scenario())
+    rows = [
+        {**row, "wall_ns": row["wall_ns"] - 10_000_000} if row["event"] == "start" else row
+        for row in record.ledger
+    ]
+    (found,) = contents([record.model_copy(update={"ledger": tuple(rows)})])["ledger"]
+    assert (found["target"], found["entries"]) == ("kind", 7)
+    assert (found["median"], found["p95"]) == (pytest.approx(0.01), pytest.approx(0.01))
+    assert "| kind | 7 | 10.0 ms | 10.0 ms |" in written(
+        [record.model_copy(update={"ledger": tuple(rows)})], tmp_path
+    )
+
+
 @pytest.mark.parametrize("longest", [0.004, 0.9, 1.0, 19.9, 20.0, 61.3, 152.0, 999.0])
 def test_a_scale_has_few_round_ticks(longest: float) -> None:
     found = ticks(longest)
