@@ -110,8 +110,8 @@ def run(
         float,
         typer.Option(
             min=0,
-            help="Seconds to watch what each orchestrator uses doing nothing, after it was deployed; on "
-            "Kubernetes at least 30, since the kubelet counts every 10 s or so.",
+            help="Seconds to watch what each orchestrator uses doing nothing, after it was deployed and has had "
+            "as long to settle; on Kubernetes at least 60, since the kubelet counts every 10 s or so.",
         ),
     ] = 0.0,
     max_steal: Annotated[

@@ -225,8 +225,12 @@ class Runner:
         return True
 
     def _watched_idle(self, scenario: Scenario, slot: Slot, done: int, total: int) -> Window:
-        """What the orchestrator that was just deployed uses while nothing runs."""
+        """What the orchestrator that was just deployed uses while nothing runs.
+
+        Servers work for a while after they are ready: as long again is waited first.
+        """
         self.tell(Progress("watching idle", scenario, slot.index, done, total))
+        time.sleep(self.idle_seconds)
         before = self._look(scenario)
         time.sleep(self.idle_seconds)
         return between(before, self._look(scenario), self._components(scenario))

@@ -20,6 +20,7 @@ def _row(cell: Cell) -> dict[str, Any] | None:
     runs = [r.resources.run for r in looked if r.resources is not None and r.resources.run is not None]
     if not runs:
         return None
+    parts = {part.component for window in runs for part in window.parts}
     # The runs after one deployment share what was seen while it was idle.
     idle = list(
         {
@@ -35,17 +36,22 @@ def _row(cell: Cell) -> dict[str, Any] | None:
         "task": cell.key.task,
         "work": f"{cell.key.workload}-{cell.key.steps}",
         "n": len(runs),
-        "parts": sorted({part.component for window in (*runs, *idle) for part in window.parts}),
+        "parts": sorted(parts),
         "idle_n": len(idle),
-        "idle_cores": _middle(idle, cores),
-        "idle_memory": _middle(idle, memory),
+        "idle_cores": _middle(_whole(idle, parts), cores),
+        "idle_memory": _middle(_whole(idle, parts), memory),
         "idle_requests": _middle(idle, requests_per_second),
-        "run_cores": _middle(runs, cores),
-        "run_memory": _middle(runs, memory),
+        "run_cores": _middle(_whole(runs, parts), cores),
+        "run_memory": _middle(_whole(runs, parts), memory),
         "requests": _middle(runs, lambda window: window.api_requests),
         "writes": _middle(runs, lambda window: window.api_writes),
         "pods": _middle(looked, lambda record: len(record.pods) or None),
     }
+
+
+def _whole(windows: Iterable[Window], parts: set[str]) -> list[Window]:
+    """Those in which every part was read: the counter of one that ran briefly may not have been renewed."""
+    return [window for window in windows if {part.component for part in window.parts} == parts]
 
 
 def cores(window: Window) -> float | None:

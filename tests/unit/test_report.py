@@ -320,7 +320,9 @@ def test_what_an_orchestrator_uses_is_in_the_report_with_n_and_parts(tmp_path: P
         return Window(seconds=10, parts=(part,), api_requests=requests, api_writes=1)
 
     used = Resources(idle=window(0.1, 5), run=window(2.0, 90))
-    records = [made(scenario(), n, resources=used) for n in range(3)]
+    unread = Resources(run=Window(seconds=2, api_requests=90, api_writes=1))
+    records = [made(scenario(), n, resources=used) for n in range(2)]
+    records.append(made(scenario(), 2, resources=unread))
     (row,) = contents(records)["upkeep"]
     assert (row["n"], row["idle_n"]) == (3, 1), "runs after one deployment share one idle window"
     assert (row["idle_cores"], row["run_cores"]) == (pytest.approx(0.01), pytest.approx(0.2))
