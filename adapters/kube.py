@@ -235,12 +235,14 @@ class Kube:
 
     def service_get(self, namespace: str, service: str, path: str, query: Mapping[str, str]) -> str:
         """GET from a Service through the API server's proxy; `service` as in `http:ledger:8080`."""
-        with explained(f"reading {service} in {namespace}"):
+        where = f"/api/v1/namespaces/{namespace}/services/{service}/proxy/{path}"
+        return self.get(where, query, f"reading {service} in {namespace}")
+
+    def get(self, path: str, query: Mapping[str, str], what: str) -> str:
+        """GET any path of the API server, as text. Raises `BenchError` saying `what` where it refuses."""
+        with explained(what):
             request = self.api.param_serialize(
-                "GET",
-                f"/api/v1/namespaces/{namespace}/services/{service}/proxy/{path}",
-                query_params=list(query.items()),
-                auth_settings=["BearerToken"],
+                "GET", path, query_params=list(query.items()), auth_settings=["BearerToken"]
             )
             answer = self.api.call_api(*request, _request_timeout=30)
             body = answer.read()

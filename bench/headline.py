@@ -93,11 +93,7 @@ def _row(cell: Cell, members: Sequence[Cell]) -> str:
     name = cell.key.orchestrator
     values = (
         f"{cell.key.workload}, {cell.key.steps} steps",
-        f"{name} (floor)"
-        if name in FLOORS.values()
-        else f"{name} (stand-in images)"
-        if cell.stand_ins
-        else name,
+        name + (" (floor)" if name in FLOORS.values() else " (stand-in images)" if cell.stand_ins else ""),
         (cell.knob or cell.key.configuration).replace("_", r"\_"),
         str(len(cell.measured)),
         _text(cell.estimate(makespan), " s"),

@@ -19,6 +19,8 @@ from bench.records import Usage, Window
 
 log = structlog.get_logger()
 
+SUMMARY = "/api/v1/nodes/{node}/proxy/stats/summary"
+CPU_ONLY, READING = {"only_cpu_and_memory": "true"}, "reading the kubelets' summaries"
 REQUESTS = "apiserver_request_total{"
 WRITES = (
     'verb="POST"',
@@ -94,18 +96,12 @@ def of_cluster(kube: Kube, components: Iterable[Component]) -> Look:
     """By the kubelets' summaries and the API server's own counter of requests; what is refused is left out."""
     wanted = list(components)
     try:
-        with explained("reading the API server's metrics"):
-            requests, writes = counted(_get(kube, "/metrics"))
+        requests, writes = counted(kube.get("/metrics", {}, "reading the API server's metrics"))
         summaries = []
         if wanted:
-            with explained("reading the kubelets' summaries"):
+            with explained("listing the nodes"):
                 nodes = [node.metadata.name for node in kube.core.list_node().items]
-                summaries = [
-                    json.loads(
-                        _get(kube, f"/api/v1/nodes/{name}/proxy/stats/summary", only_cpu_and_memory="true")
-                    )
-                    for name in nodes
-                ]
+            summaries = [json.loads(kube.get(SUMMARY.format(node=name), CPU_ONLY, READING)) for name in nodes]
         parts = {}
         for component in wanted:
             with explained(f"looking for {component.name}"):
@@ -121,14 +117,6 @@ def of_cluster(kube: Kube, components: Iterable[Component]) -> Look:
 @cache
 def _say_once(why: str) -> None:
     log.warning("what the orchestrator uses could not be read", why=why)
-
-
-def _get(kube: Kube, path: str, **query: str) -> str:
-    request = kube.api.param_serialize(
-        "GET", path, query_params=list(query.items()), auth_settings=["BearerToken"]
-    )
-    answer = kube.api.call_api(*request, _request_timeout=30)
-    return str(answer.read().decode())
 
 
 def counted(metrics: str) -> tuple[int, int]:

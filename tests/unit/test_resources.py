@@ -5,17 +5,19 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
-from adapters.base import Component, Target
+from adapters.base import Component, Target, TargetUnusable
+from adapters.kube import Kube
 from adapters.local.processes import Servers
 from adapters.noop import NoopAdapter
 from adapters.runtimes import NothingToInstall
 from bench import plan as planning
 from bench.observe import EmptyScene
 from bench.records import Scenario
-from bench.resources import Look, Reading, between, counted, of_servers, pods_usage
+from bench.resources import Look, Reading, between, counted, of_cluster, of_servers, pods_usage
 from bench.runner import Runner
 from bench.store import Store
 
@@ -59,6 +61,35 @@ def test_pods_are_found_by_their_uid_in_the_kubelets_summaries() -> None:
     assert reading is not None
     assert (reading.cpu, reading.memory) == ({"a": 1.0, "b": 2.0}, 10)
     assert pods_usage(summaries, {"c"}) is None
+
+
+def test_what_the_cluster_refuses_is_left_out_and_is_not_zero() -> None:
+    class Refusing:
+        def get(self, path: str, query: object, what: str) -> str:
+            raise TargetUnusable(f"not allowed: {what}")
+
+    found = of_cluster(cast(Kube, Refusing()), [SERVER])
+    assert (found.parts, found.requests, found.writes) == ({}, None, None)
+
+
+def test_a_refusal_of_the_api_server_is_an_error() -> None:
+    class Answer:
+        status, reason = 403, "Forbidden"
+
+        def read(self) -> bytes:
+            return b'{"message": "metrics is forbidden"}'
+
+    class Api:
+        def param_serialize(self, *words: object, **more: object) -> tuple[()]:
+            return ()
+
+        def call_api(self, *words: object, **more: object) -> Answer:
+            return Answer()
+
+    kube = Kube.__new__(Kube)
+    kube.api = Api()
+    with pytest.raises(TargetUnusable, match="not allowed: reading: metrics is forbidden"):
+        kube.get("/metrics", {}, "reading")
 
 
 def test_a_real_servers_processes_are_read(tmp_path: Path) -> None:
