@@ -88,7 +88,7 @@ def run(options: Options) -> None:
     if options.precision is not None:
         piloted, n = ask_pilot(options, options.precision, target, wanted, console)
         options = replace(options, n=n)
-    with Store.locked(options.results) as store, measuring(target):
+    with Store.locked(options.results) as store:
         for notice in store.notices:
             console.print(f"note: {notice}")
         console.print(f"target {target.value} ({why}) · results in {options.results}")
@@ -290,7 +290,7 @@ def ask_pilot(
     """
     folder = options.results / pilot.FOLDER
     digest = planning.request_digest(wanted, pilot.RUNS, options.seed)
-    with Store.locked(folder) as store, measuring(target):
+    with Store.locked(folder) as store:
         plan = None if options.fresh else pilot.current(options.results, store, digest)
         if plan is None:
             plan = planning.make(wanted, pilot.RUNS, options.seed, options.jitter_seconds)
@@ -330,7 +330,7 @@ def _execute(options: Options, store: Store, target: Target, plan: Plan, console
         MofNCompleteColumn(),
         TimeElapsedColumn(),
     )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with measuring(target), Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task("starting", total=len(plan.slots))
 
         def tell(event: Event) -> None:

@@ -112,6 +112,8 @@ def test_two_commands_do_not_measure_on_one_cluster(tmp_path: Path) -> None:
     refused = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=60)
     assert refused.returncode == 1 and f"(process {first.pid})" in refused.stderr
     assert Store(tmp_path / "results").records() == []
+    planned = subprocess.run([*words, "--plan"], env=environment, capture_output=True, timeout=60)
+    assert planned.returncode == 0, "a plan that is only printed measures nothing"
     first.kill()
     first.communicate()
     here = subprocess.run(

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters.base import Target
 from bench import plan as planning
 from bench.drawing import duration
 from bench.errors import BadInput
@@ -48,7 +49,13 @@ def test_a_plan_over_budget_is_refused_with_what_would_do() -> None:
 def test_a_plan_that_was_only_printed_is_the_one_that_is_carried_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = {"orchestrators": ("noop",), "results": tmp_path, "n": 3, "target": None, "controls": False}
+    asked = {
+        "orchestrators": ("noop",),
+        "results": tmp_path,
+        "n": 3,
+        "target": Target.LOCAL,
+        "controls": False,
+    }
     run(Options(**asked, plan_only=True))
     shown = capsys.readouterr().out
     assert shown.count("noop/pipeline-7/default") == 3 and "at least" in shown
@@ -59,5 +66,5 @@ def test_a_plan_that_was_only_printed_is_the_one_that_is_carried_out(
 
 
 def test_a_printed_plan_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run(Options(("noop",), tmp_path, n=2, controls=False, plan_only=True, as_json=True))
+    run(Options(("noop",), tmp_path, n=2, target=Target.LOCAL, controls=False, plan_only=True, as_json=True))
     assert len(json.loads(capsys.readouterr().out)["slots"]) == 2
