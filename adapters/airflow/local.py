@@ -209,12 +209,13 @@ class LocalAirflow:
 
     def _start(self, name: str) -> None:
         noted = self._noted()
-        command = [*COMMANDS[name], *([str(noted["port"])] if name == API else [])]
+        port = noted["port"] if name == API else None
+        command = [*COMMANDS[name], *([str(port)] if port else [])]
         env = self._env(noted["port"])
         if name == SCHEDULER:
             env |= self._settings[noted["configuration"]]
         self.where.servers.start(
-            name, [self.where.python("airflow"), "-m", "airflow", *command], env, self.folder
+            name, [self.where.python("airflow"), "-m", "airflow", *command], env, self.folder, port
         )
 
     def _env(self, port: int) -> dict[str, str]:

@@ -160,9 +160,10 @@ class LocalRuntime:
             WEB: ["dagster-webserver", *_bound(web_port), *workspace],
             DAEMON: ["dagster-daemon", "run", *workspace],
         }
+        ports = {CODE: code_port, WEB: web_port}
         for name, command in commands.items():
             if running(name) is None:
-                self.where.servers.start(name, command, env, self.home.path)
+                self.where.servers.start(name, command, env, self.home.path, ports.get(name))
         self.where.servers.wait_until(self.health, SERVERS, START_SECONDS)
         if fresh:
             self._end_stale_runs()

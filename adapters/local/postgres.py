@@ -99,6 +99,7 @@ class Postgres:
             ],
             self._env,
             self.folder,
+            self._port,
         )
         self._servers.wait_until(self._health, ["postgres"], 60)
 

@@ -21,6 +21,7 @@ import httpx
 import psutil
 
 from adapters.base import BenchError
+from adapters.local.network import is_taken
 
 MARK = "ORCHESTRATOR_BENCH_STATE"
 """Environment variable that names the state folder a process belongs to."""
@@ -35,6 +36,8 @@ class Server:
     name: str
     process: "subprocess.Popen[bytes]"
     log: Path
+    port: int | None = None
+    """The port of 127.0.0.1 it was told to listen on, where it was."""
 
     @property
     def pid(self) -> int:
@@ -44,6 +47,14 @@ class Server:
     def alive(self) -> bool:
         """Whether it still runs."""
         return self.process.poll() is None
+
+    def listens(self) -> bool:
+        """Whether its port is held by it, or by what it started; True for one without a port."""
+        return self.port is None or self.port in _listening(_family(self.pid))
+
+    def robbed(self) -> bool:
+        """Whether its port is held by somebody else."""
+        return self.port is not None and is_taken(self.port) and not self.listens()
 
     def last_lines(self) -> str:
         """The end of its log."""
@@ -72,9 +83,17 @@ class Servers:
             start_new_session=True,
         )
 
-    def start(self, name: str, command: Sequence[str | Path], env: Mapping[str, str], folder: Path) -> Server:
+    def start(
+        self,
+        name: str,
+        command: Sequence[str | Path],
+        env: Mapping[str, str],
+        folder: Path,
+        port: int | None = None,
+    ) -> Server:
         """Start a process in a session of its own; a process of that name that still runs is ended first.
 
+        `port`: where it is told to listen. It is healthy once it does: that anybody answers there is not enough.
         Raises `BenchError` where the program cannot be started.
         """
         self.stop(name)
@@ -93,7 +112,7 @@ class Servers:
                 )
             except OSError as error:
                 raise BenchError(f"{name} could not be started: {error}", "bench doctor") from error
-        server = Server(name, process, log)
+        server = Server(name, process, log, port)
         self._running[name] = server
         line = {"name": name, "pid": server.pid, "created": _created(server.pid)}
         with self._book.open("a", encoding="utf-8") as book:
@@ -123,22 +142,30 @@ class Servers:
         return cpu, memory
 
     def wait_until(self, healthy: Callable[[], str], names: Sequence[str], seconds: float) -> None:
-        """Wait until `healthy` answers with the empty string.
+        """Wait until `healthy` answers with the empty string and each of `names` listens on its own port.
 
-        Raises `BenchError` with the last lines of the log when one of `names` ends before, or time runs out.
+        Raises `BenchError` with the last lines of the log when one of `names` ends before, somebody else holds its
+        port, or time runs out.
         """
         end = time.monotonic() + seconds
-        while wrong := healthy():
-            for name in names:
-                server = self._running.get(name)
-                if server is not None and not server.alive():
+        servers = [self._running[name] for name in names if name in self._running]
+        while wrong := healthy() or _unheard(servers):
+            for server in servers:
+                if server.robbed():
                     raise BenchError(
-                        f"{name} ended with code {server.process.returncode} while it started:\n"
+                        f"port {server.port} of 127.0.0.1 was taken by another process before {server.name} could "
+                        "listen on it",
+                        "the same command again: it takes a free port each time",
+                        "what was stored so far",
+                    )
+                if not server.alive():
+                    raise BenchError(
+                        f"{server.name} ended with code {server.process.returncode} while it started:\n"
                         + server.last_lines(),
                         f"see {server.log}",
                     )
             if time.monotonic() > end:
-                logs = "\n".join(self._running[name].last_lines() for name in names if name in self._running)
+                logs = "\n".join(server.last_lines() for server in servers)
                 raise BenchError(
                     f"{', '.join(names)}: not healthy after {seconds:.0f} s: {wrong}\n{logs}",
                     f"see {self._logs}",
@@ -200,6 +227,20 @@ def sweep(root: Path, book: Path) -> list[str]:
     _end(left, 5.0)
     book.unlink(missing_ok=True)
     return names
+
+
+def _unheard(servers: Sequence[Server]) -> str:
+    return "".join(f"{s.name} does not listen on port {s.port} yet" for s in servers if not s.listens())
+
+
+def _listening(processes: Sequence[psutil.Process]) -> set[int]:
+    ports: set[int] = set()
+    for process in processes:
+        with suppress(psutil.Error):
+            ports.update(
+                c.laddr.port for c in process.net_connections("tcp") if c.status == psutil.CONN_LISTEN
+            )
+    return ports
 
 
 def _lines(book: Path) -> list[dict[str, float]]:

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 
 from adapters.base import BenchError
 from adapters.local import envs
+from adapters.local.network import free_port, is_taken
 from adapters.local.postgres import Postgres
 from adapters.local.processes import MARK, Servers, leftovers, sweep
 from adapters.local.state import LocalState, check_layout, exclusive
@@ -114,6 +116,30 @@ def test_one_that_is_never_healthy_says_why(servers: Servers, state: LocalState)
     servers.start("slow", SLEEP, {}, state.root)
     with pytest.raises(BenchError, match="still asleep"):
         servers.wait_until(lambda: "still asleep", ["slow"], 0.3)
+
+
+@pytest.mark.parametrize("ours_ends", [True, False])
+def test_somebody_elses_answer_on_our_port_is_not_health(
+    servers: Servers, state: LocalState, ours_ends: bool
+) -> None:
+    command = [sys.executable, "-c", "raise SystemExit('address in use')"] if ours_ends else SLEEP
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        servers.start("ours", command, {}, state.root, port)
+        with pytest.raises(BenchError, match=f"port {port} .* taken by another process before ours"):
+            servers.wait_until(lambda: "", ["ours"], 30)
+
+
+def test_a_server_is_healthy_once_it_listens_on_its_port(servers: Servers, state: LocalState) -> None:
+    port = free_port()
+    program = "import socket, subprocess, sys, time\ntime.sleep(0.3)\n"
+    program += f"held = socket.create_server(('127.0.0.1', {port}))\n"
+    program += (
+        "subprocess.run([sys.executable, '-c', 'import time; time.sleep(600)'], pass_fds=[held.fileno()])"
+    )
+    servers.start("ours", [sys.executable, "-c", program], {}, state.root, port)
+    servers.wait_until(lambda: "", ["ours"], 30)
+    assert is_taken(port)
 
 
 @pytest.mark.parametrize("keeper_too", [False, True])
