@@ -1,14 +1,20 @@
 """How the command line shows an error: what happened, what was kept, what to type next; never a traceback."""
 
+import errno
 import os
+import shutil
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from adapters.base import BenchError, UnknownAdapter
+from cluster.state import home
 
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
+NEARLY_NOTHING = 1 << 20
+"""Bytes: with less than that left a disk counts as full."""
 
 
 class BadInput(BenchError):
@@ -41,7 +47,7 @@ def run_cli(app: Callable[[], Any]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_FAILED)
     except OSError as error:
-        name = f" ({error.filename})" if error.filename else ""
+        name = f" ({error.filename})" if error.filename else _full(error)
         fail(
             BenchError(
                 f"{error.strerror or error}{name}",
@@ -60,6 +66,15 @@ def run_cli(app: Callable[[], Any]) -> NoReturn:
             )
         )
     sys.exit(0)
+
+
+def _full(error: OSError) -> str:
+    """Which of the folders that are written to is on a full disk, where that is what went wrong."""
+    if error.errno != errno.ENOSPC:
+        return ""
+    places = [place for place in (home(), Path.cwd()) if place.exists()]
+    full = [str(place) for place in places if shutil.disk_usage(place).free < NEARLY_NOTHING]
+    return f" ({' and '.join(full)})" if full else ""
 
 
 def fail(error: BenchError) -> NoReturn:

@@ -1,14 +1,17 @@
 """The `bench` command as a user meets it: bad input, interruption, two at once. Real processes, the no-op adapter."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from bench.errors import run_cli
 from bench.store import Store
 
 BENCH = [sys.executable, "-m", "bench"]
@@ -120,3 +123,20 @@ def test_two_commands_do_not_measure_on_one_cluster(tmp_path: Path) -> None:
         [*words[:-3], "local", *words[-2:]], env=environment, capture_output=True, timeout=60
     )
     assert here.returncode == 0
+
+
+def test_a_full_disk_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The write that failed does not say where; the program knows where it writes."""
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path))
+    sizes = {tmp_path: 0, Path.cwd(): 1 << 30}
+    monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=sizes[place]))
+
+    def full() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(SystemExit) as ended:
+        run_cli(full)
+    assert ended.value.code == 1
+    assert f"No space left on device ({tmp_path})" in capsys.readouterr().err
