@@ -36,14 +36,15 @@ class CellKey:
     """The environment's digest."""
     fault: str = ""
     observer: str = ""
+    concurrent: int = 1
 
     @property
     def undisturbed(self) -> bool:
-        """Nothing goes wrong on purpose, and it is watched as runs are: what the comparison is made of."""
-        return not self.fault and not self.observer
+        """Nothing goes wrong on purpose, it is alone, and watched as runs are: what the comparison is made of."""
+        return not self.fault and not self.observer and self.concurrent == 1
 
     @property
-    def work(self) -> tuple[str, str, int, str, tuple[tuple[str, str], ...], str, str]:
+    def work(self) -> tuple[str, str, int, str, tuple[tuple[str, str], ...], str, str, int]:
         """What two cells must share to be compared: target and work, not who does it."""
         return (
             self.target,
@@ -53,6 +54,7 @@ class CellKey:
             self.parameters,
             self.fault,
             self.observer,
+            self.concurrent,
         )
 
 
@@ -184,6 +186,7 @@ def key_of(record: RunRecord) -> CellKey:
         environment=record.environment.digest,
         fault=scenario.fault,
         observer=scenario.observer,
+        concurrent=scenario.concurrent,
     )
 
 

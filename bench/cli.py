@@ -30,6 +30,9 @@ app.add_typer(cluster_cli.app, name="cluster")
 app.add_typer(results_cli.app, name="results")
 app.command("doctor")(doctor.doctor)
 
+MOST_AT_ONCE = 64
+"""Runs that one sample may submit at once."""
+
 RUN_EPILOG = """
 [bold]Examples[/bold]
 
@@ -46,6 +49,8 @@ RUN_EPILOG = """
   bench run --orchestrator airflow,prefect --fault all --n 3
 
   bench run --orchestrator all --lineage --n 3
+
+  bench run --orchestrator argo --workload chain --steps 1 --concurrent 1,4,16
 
   bench run --orchestrator all --n 20 --plan
 
@@ -138,6 +143,14 @@ def run(
             "says what watching costs."
         ),
     ] = "on",
+    concurrent: Annotated[
+        str,
+        typer.Option(
+            metavar="COUNTS",
+            help="Runs that a sample submits at once, such as 1,4,16: a scenario each. One sample is then all of "
+            "them, from the first submission to the last end.",
+        ),
+    ] = "1",
     budget: Annotated[
         float | None,
         typer.Option(min=0, help="Refuse a plan that takes more hours than this by earlier runs."),
@@ -173,6 +186,7 @@ def run(
             jitter_seconds=jitter,
             idle_seconds=idle,
             observers=_observers(observer),
+            concurrent=_counts("--concurrent", concurrent),
             max_steal=pilot.share("--max-steal", max_steal),
             seed=seed,
             fresh=fresh,
@@ -341,6 +355,15 @@ def _parameters(values: list[str]) -> dict[str, str | int | float]:
             raise BadInput(f"--set takes KEY=VALUE, not '{value}'", "bench run --help")
         parameters[key] = text
     return parameters
+
+
+def _counts(option: str, text: str) -> tuple[int, ...]:
+    values = _split([text])
+    if not values or not all(value.isdecimal() and 1 <= int(value) <= MOST_AT_ONCE for value in values):
+        raise BadInput(
+            f"{option} takes whole numbers from 1 to {MOST_AT_ONCE}, not '{text}'", f"{option} 1,4,16"
+        )
+    return tuple(int(value) for value in values)
 
 
 def _observers(text: str) -> tuple[Literal["", "off"], ...]:

@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bench import aftermath, faults, lineage
+from bench import aftermath, concurrency, faults, lineage
 from bench.breakdown import Passage, label, passages
 from bench.cells import (
     CONTROLS,
@@ -242,7 +242,7 @@ def summary(records: Sequence[RunRecord]) -> RenderableType:
         parameters = "".join(f", {name}={value}" for name, value in key.parameters)
         step = "no steps" if task == "nothing" else f"one {task} per step"
         table = Table(
-            title=f"{target}, {step}: {key.workload}-{key.steps}{parameters}",
+            title=f"{target}, {step}: {key.workload}-{key.steps}{parameters}{at_once(key.concurrent)}",
             box=SIMPLE,
             title_justify="left",
             padding=(0, 1, 0, 0),
@@ -261,6 +261,40 @@ def summary(records: Sequence[RunRecord]) -> RenderableType:
         "handoff: per step. × floor: within blocks, all n unless a number of pairs is given."
     )
     return Group(*tables, Text(note, style="dim"))
+
+
+def at_once(runs: int) -> str:
+    """What is added to the name of the work where a sample is several runs."""
+    return f", {runs} runs at once" if runs > 1 else ""
+
+
+def concurrent_table(records: Sequence[RunRecord]) -> RenderableType | None:
+    """How long several runs at once took; None where there were none."""
+    rows = concurrency.rows(cells(records))
+    if not rows:
+        return None
+    table = Table(
+        title="runs at once", box=SIMPLE, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False
+    )
+    for name in ("orchestrator", "work"):
+        table.add_column(name, overflow="fold")
+    for name in ("runs", "n", "all", "one alone", "× alone", "first done", "last done", "runs/min"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        alone, times = row["alone"], row["times_alone"]
+        table.add_row(
+            f"{row['orchestrator']} {row['configuration']}",
+            row["work"],
+            str(row["runs"]),
+            str(row["n"]),
+            seconds(row["together"]["value"]),
+            seconds(alone["value"]) if alone else "—",
+            f"{times:.2f}" if times else "—",
+            seconds(row["shortest"]),
+            seconds(row["longest"]),
+            f"{row['per_minute']:.1f}",
+        )
+    return table
 
 
 def faults_table(records: Sequence[RunRecord]) -> RenderableType:

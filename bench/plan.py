@@ -71,7 +71,14 @@ class Started(Frozen):
     slot: Slot
     number: int
     run_id: str
+    members: tuple[str, ...] = ()
+    """Ids of the runs that were submitted at once, where the sample is several."""
     ended: bool = False
+
+    @property
+    def run_ids(self) -> tuple[str, ...]:
+        """Of all that may be on the orchestrator."""
+        return self.members or (self.run_id,)
 
 
 def request_digest(scenarios: Sequence[Scenario], n: int, seed: int | None) -> str:

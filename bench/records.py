@@ -36,10 +36,15 @@ class Scenario(Frozen):
     """What goes wrong on purpose: a name of `bench.faults.FAULTS`, empty where nothing does."""
     observer: Literal["", "off"] = ""
     """`off`: no watch of pods and no look at the orchestrator's parts; what watching costs is the difference."""
+    concurrent: int = Field(default=1, ge=1)
+    """Runs that one sample submits at once."""
 
     @model_serializer(mode="wrap")
     def _as_sealed(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(inner(self), "fault", "observer")
+        body = _without(inner(self), "fault", "observer")
+        if body["concurrent"] == 1:
+            del body["concurrent"]
+        return body
 
     @property
     def key(self) -> str:
@@ -54,6 +59,8 @@ class Scenario(Frozen):
             base += f"/fault={self.fault}"
         if self.observer:
             base += f"/observer={self.observer}"
+        if self.concurrent > 1:
+            base += f"/concurrent={self.concurrent}"
         return base
 
 
@@ -137,6 +144,16 @@ class Verification(Frozen):
     served_sha256: str | None = None
     steps: tuple[str, ...] = ()
     attempts: int = 0
+
+
+class Companion(Frozen):
+    """One of the runs that a sample submitted at once."""
+
+    run_id: str
+    status: RecordStatus
+    reason: str = ""
+    client: ClientClock
+    verification: Verification
 
 
 class Pressure(Frozen):
@@ -241,6 +258,8 @@ class RunRecord(Frozen):
     strike: Strike | None = None
     lineage: tuple[LineageAnswer, ...] = ()
     """Answers of the orchestrator's own store, where it was asked."""
+    together: tuple[Companion, ...] = ()
+    """The runs of a sample of several at once, in the order of their ids. `client` then spans all of them."""
     environment: Environment
     recorded_at: str
     """ISO 8601, UTC."""
@@ -249,7 +268,7 @@ class RunRecord(Frozen):
 
     @model_serializer(mode="wrap")
     def _as_sealed(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without(inner(self), "strike", "lineage", "resources")
+        return _without(inner(self), "strike", "lineage", "resources", "together")
 
     def sealed(self) -> "RunRecord":
         """The same record with its content hash filled in."""

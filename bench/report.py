@@ -14,7 +14,7 @@ import jinja2
 
 from adapters.base import BenchError
 from adapters.workloads import WORKLOADS, phases
-from bench import aftermath, again, drawing, grouping, lineage, observer, published, upkeep
+from bench import aftermath, again, concurrency, drawing, grouping, lineage, observer, published, upkeep
 from bench.cells import (
     CONTROLS,
     FLOORS,
@@ -208,9 +208,10 @@ def contents(records: Sequence[RunRecord]) -> dict[str, Any]:
         "shares": [entry for cell in found if (entry := _share(cell)) is not None],
         "published": published.rows(found),
         "upkeep": upkeep.rows(found),
+        "concurrent": concurrency.rows(everything),
         "curves": [row for group in groups for row in _curves(group)],
         "step_lengths": [text for _, text in STEP_LENGTHS],
-        "failures": _list(found, lambda cell: cell.failed),
+        "failures": _list([c for c in everything if not c.key.fault], lambda cell: cell.failed),
         "voids": _list(everything, lambda cell: cell.void),
         "unsupported": _list(everything, lambda cell: cell.unsupported),
         "contradictions": [

@@ -62,6 +62,8 @@ class Options:
     idle_seconds: float = 0.0
     max_steal: float = 0.2
     observers: tuple[Literal["", "off"], ...] = ("",)
+    concurrent: tuple[int, ...] = (1,)
+    """How many runs a sample submits at once."""
     seed: int | None = None
     fresh: bool = False
     keep: bool = False
@@ -220,12 +222,14 @@ def scenarios(options: Options, target: Target) -> list[Scenario]:
             parameters={**_sleeps(workload, adapter.name), **parameters},
             fault=fault,
             observer=observer,
+            concurrent=concurrent,
         )
         for adapter, configuration in chosen
         for workload in options.workloads
         for fault in struck or ("",)
         for observer in options.observers
-        if adapter.name != "noop" or not observer
+        for concurrent in options.concurrent
+        if adapter.name != "noop" or not (observer or concurrent > 1)
     ]
 
 
@@ -244,6 +248,8 @@ def wanted_faults(options: Options, target: Target) -> tuple[str, ...]:
                 f"a fault strikes one step: not in {workload}-{options.steps}",
                 "--workload chain --steps 1, or --workload pipeline (it strikes train)",
             )
+    if wanted and options.concurrent != (1,):
+        raise BadInput("a fault strikes one run: not several at once", "leave --concurrent or --fault out")
     if wanted and "fault" in options.parameters:
         raise BadInput("--fault and --set fault=… are two ways to say one thing", "leave --set fault=… out")
     return wanted
@@ -400,10 +406,13 @@ def show(records: Sequence[RunRecord], console: Console) -> None:
             console.print(answers)
         return
     console.print(drawing.summary(records))
+    if (several := drawing.concurrent_table(records)) is not None:
+        console.print(several)
     console.print(drawing.breakdown_table(records))
     last: dict[str, RunRecord] = {}
     for record in records:
-        if record.status == "succeeded" and record.scenario.orchestrator != "noop":
+        drawn = record.scenario.orchestrator != "noop" and record.scenario.concurrent == 1
+        if record.status == "succeeded" and drawn:
             last[record.scenario.key] = record
     for record in last.values():
         console.print(drawing.timeline(record, console.width))

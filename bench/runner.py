@@ -28,7 +28,7 @@ from adapters.base import (
     Unsupported,
 )
 from adapters.lineage import reader
-from bench import faults, lineage
+from bench import faults, lineage, together
 from bench import plan as planning
 from bench.breakdown import breakdown
 from bench.environment import fingerprint
@@ -83,6 +83,14 @@ class Progress:
 
 
 @dataclass
+class Gauged:
+    """What was seen of the machine, and of the orchestrator's own parts, around a sample."""
+
+    pressure: Pressure | None = None
+    resources: Resources | None = None
+
+
+@dataclass
 class Runner:
     """Carries out plans of one target, writing to one store."""
 
@@ -97,7 +105,8 @@ class Runner:
     """Leave runs on the orchestrator after they were recorded."""
     tell: Callable[[Progress], None] = lambda progress: None
     _adapters: dict[str, Adapter] = field(default_factory=dict)
-    _drivers: dict[str, Driver] = field(default_factory=dict)
+    _drivers: dict[str, list[Driver]] = field(default_factory=dict)
+    """By orchestrator; more than one where several runs are submitted at once, each through its own."""
     _runtimes: dict[str, Runtime] = field(default_factory=dict)
     _active: tuple[str, str] | None = None
     """Orchestrator and configuration that are scaled up."""
@@ -116,9 +125,13 @@ class Runner:
         return self._adapters[name]
 
     def _driver(self, name: str) -> Driver:
-        if name not in self._drivers:
-            self._drivers[name] = self._adapter(name).driver(self.target)
-        return self._drivers[name]
+        return self._some_drivers(name, 1)[0]
+
+    def _some_drivers(self, name: str, count: int) -> list[Driver]:
+        made = self._drivers.setdefault(name, [])
+        while len(made) < count:
+            made.append(self._adapter(name).driver(self.target))
+        return made[:count]
 
     def _runtime(self, name: str) -> Runtime:
         if name not in self._runtimes:
@@ -147,7 +160,7 @@ class Runner:
             if scenario.target != self.target.value:
                 continue
             self.tell(Progress("cleaning", scenario, started.slot.index))
-            self._driver(scenario.orchestrator).cancel(started.run_id)
+            self._cancel(scenario.orchestrator, started)
             if started.run_id in known:  # killed after its record was stored
                 planning.note_end(self.folder, started)
                 continue
@@ -274,52 +287,75 @@ class Runner:
         scenario = plan.scenarios[slot.scenario]
         number = self.store.tries(plan.plan_id, scenario.key, slot.index) + 1
         request = self._request(plan, slot, number)
-        driver = self._driver(scenario.orchestrator)
-        scene = self._scene(scenario)
-        watched = not scenario.observer
+        requests = together.members(request, scenario.concurrent)
+        drivers = self._some_drivers(scenario.orchestrator, len(requests))
         time.sleep(slot.jitter_seconds)
-        before = self._look(scenario) if watched else None
-        driver.prepare(
-            request
-        )  # after the pause: a connection that was closed meanwhile is opened here, not timed
-        started = Started(plan_id=plan.plan_id, slot=slot, number=number, run_id=request.run_id)
+        for driver, each in zip(drivers, requests, strict=True):
+            # After the pause: a connection that was closed meanwhile is opened here, not timed.
+            driver.prepare(each)
+        started = Started(
+            plan_id=plan.plan_id,
+            slot=slot,
+            number=number,
+            run_id=request.run_id,
+            members=tuple(each.run_id for each in requests) if len(requests) > 1 else (),
+        )
         planning.note_start(self.folder, started)
+        measure = self._several if len(requests) > 1 else self._one
         try:
-            gauge = Gauge.read()
-            with (
-                (scene if watched else EmptyScene()).watch(request.run_id) as watcher,
-                faults.injected(scene, scenario, request.run_id) as injector,
-            ):
-                begin = time.monotonic_ns()
-                handle = driver.submit(request)
-                outcome = driver.wait(handle, self.deadline_seconds)
-                timeline = driver.timeline(handle) if outcome.status is not Status.CANCELLED else None
-            pressure = Gauge.read().since(gauge)
-            after = self._look(scenario) if watched else None
-            record = self._record(
-                plan, slot, number, handle, outcome, begin, timeline, watcher.pods(), cold, pressure
-            )
-            record = record.model_copy(update={"resources": self._resources(scenario, before, after)})
-            if scenario.fault:
-                record = _disturbed(record, injector)
+            record = measure(plan, started, requests, cold)
             if noisy := self._noise(record):
                 record = record.model_copy(update={"status": "void", "reason": noisy})
-            if lineage.is_asked(record):
-                record = self._asked(record, handle)
         except KeyboardInterrupt:
-            self._interrupted(driver, plan, started)
+            self._interrupted(plan, started)
             raise
         except TargetUnusable:
             raise  # nothing can be said of the run now: the next command ends it and records it as void
         except BenchError as error:
-            driver.cancel(request.run_id)
+            self._cancel(scenario.orchestrator, started)
             self._void(plan, started, f"the harness could not observe it: {error.message}")
             raise
         stored = self.store.append(record)
-        if not self.keep or outcome.status is Status.TIMEOUT:
-            driver.cancel(request.run_id)
+        if not self.keep or record.status == "timeout":
+            self._cancel(scenario.orchestrator, started)
         planning.note_end(self.folder, started)
         return stored
+
+    def _one(self, plan: Plan, started: Started, requests: Sequence[RunRequest], cold: bool) -> RunRecord:
+        """The usual sample: one run, watched by all three clocks."""
+        (request,) = requests
+        scenario = plan.scenarios[started.slot.scenario]
+        driver, scene = self._driver(scenario.orchestrator), self._scene(scenario)
+        with (
+            self._gauged(scenario) as gauged,
+            (EmptyScene() if scenario.observer else scene).watch(request.run_id) as watcher,
+            faults.injected(scene, scenario, request.run_id) as injector,
+        ):
+            begin = time.monotonic_ns()
+            handle = driver.submit(request)
+            outcome = driver.wait(handle, self.deadline_seconds)
+            timeline = driver.timeline(handle) if outcome.status is not Status.CANCELLED else None
+        record = self._record(plan, started, handle, outcome, begin, timeline, watcher.pods(), cold, gauged)
+        if scenario.fault:
+            record = _disturbed(record, injector)
+        return self._asked(record, handle) if lineage.is_asked(record) else record
+
+    def _several(self, plan: Plan, started: Started, requests: Sequence[RunRequest], cold: bool) -> RunRecord:
+        """A sample of several runs at once: each is checked as one alone would be; pods are not watched."""
+        scenario = plan.scenarios[started.slot.scenario]
+        drivers = self._some_drivers(scenario.orchestrator, len(requests))
+        with self._gauged(scenario) as gauged:
+            ended = together.run(drivers, requests, self.deadline_seconds)
+        each = [
+            self._record(plan, started, run.handle, run.outcome, run.begin_ns, run.timeline, (), cold, gauged)
+            for run in ended
+        ]
+        return together.as_one(started.run_id, each, [run.begin_ns for run in ended])
+
+    def _cancel(self, orchestrator: str, started: Started) -> None:
+        """End what a sample has on the orchestrator, and remove what it left."""
+        for run_id in started.run_ids:
+            self._driver(orchestrator).cancel(run_id)
 
     def _noise(self, record: RunRecord) -> str:
         """Why this machine was too busy with others for the run to count; empty where it was not."""
@@ -328,10 +364,19 @@ class Runner:
             return ""
         return f"{steal:.1%} of CPU time was taken by others; the limit is {self.max_steal:.1%}"
 
-    def _resources(self, scenario: Scenario, before: Look | None, after: Look | None) -> Resources | None:
-        """What the orchestrator used; None where nobody looked, or nothing of it could be read."""
-        if before is None or after is None:
-            return None
+    @contextmanager
+    def _gauged(self, scenario: Scenario) -> Iterator[Gauged]:
+        """Look at the machine and at the orchestrator's own parts before and after the block."""
+        gauged = Gauged()
+        before = None if scenario.observer else self._look(scenario)
+        gauge = Gauge.read()
+        yield gauged
+        gauged.pressure = Gauge.read().since(gauge)
+        if before is not None:
+            gauged.resources = self._resources(scenario, before, self._look(scenario))
+
+    def _resources(self, scenario: Scenario, before: Look, after: Look) -> Resources | None:
+        """What the orchestrator used; None where nothing of it could be read."""
         run = between(before, after, self._components(scenario))
         if not run.parts and run.api_requests is None and self._idle is None:
             return None
@@ -352,10 +397,10 @@ class Runner:
         )
         return record.model_copy(update={"lineage": answers})
 
-    def _interrupted(self, driver: Driver, plan: Plan, started: Started) -> None:
+    def _interrupted(self, plan: Plan, started: Started) -> None:
         """End the run under way. What fails here is left to the next command, which finds it in the journal."""
         try:
-            driver.cancel(started.run_id)
+            self._cancel(plan.scenarios[started.slot.scenario].orchestrator, started)
             self._void(plan, started, "interrupted")
         except BenchError as error:
             log.warning("could not end the run; the next command will", run=started.run_id, why=error.message)
@@ -363,16 +408,16 @@ class Runner:
     def _record(
         self,
         plan: Plan,
-        slot: Slot,
-        number: int,
+        started: Started,
         handle: RunHandle,
         outcome: RunOutcome,
         begin: int,
         timeline: Timeline | None,
         pods: tuple[PodClock, ...],
         cold: bool,
-        pressure: Pressure,
+        gauged: Gauged,
     ) -> RunRecord:
+        slot = started.slot
         scenario = plan.scenarios[slot.scenario]
         scene = self._scene(scenario)
         ledger = scene.ledger(handle.run_id)
@@ -394,7 +439,7 @@ class Runner:
         configuration = self._configuration(scenario)
         knob = f"{configuration.knob}={configuration.value}" if configuration.knob else None
         record = RunRecord(
-            sample=plan.sample(slot, number),
+            sample=plan.sample(slot, started.number),
             run_id=handle.run_id,
             scenario=scenario,
             knob=knob,
@@ -407,10 +452,11 @@ class Runner:
             pods=pods,
             ledger=tuple(ledger),
             breakdown=None
-            if scenario.fault or scenario.observer
+            if scenario.fault or scenario.observer or scenario.concurrent > 1
             else breakdown(scenario, client, timeline, pods, ledger, configuration.task),
             verification=verification,
-            pressure=pressure,
+            pressure=gauged.pressure,
+            resources=gauged.resources,
             environment=self._environment(scenario),
             recorded_at=_now(),
         )

@@ -1,0 +1,52 @@
+"""Runs at once: how long several take together, and what each of them waits for the others."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from bench.cells import Cell, makespan
+from bench.records import RunRecord
+from bench.statistics import median
+
+
+def rows(found: Sequence[Cell]) -> list[dict[str, Any]]:
+    """One for each cell whose samples are several runs, with the same work alone beside it. Seconds."""
+    alone = {cell.key: cell for cell in found if cell.measured}
+    return [
+        _row(cell, alone.get(replace(cell.key, concurrent=1)))
+        for cell in found
+        if cell.key.concurrent > 1 and cell.measured
+    ]
+
+
+def _row(cell: Cell, alone: Cell | None) -> dict[str, Any]:
+    together, single = _estimated(cell), None if alone is None else _estimated(alone)
+    return {
+        "target": cell.key.target,
+        "orchestrator": cell.key.orchestrator,
+        "configuration": cell.key.configuration,
+        "knob": cell.knob,
+        "stand_ins": list(cell.stand_ins),
+        "task": cell.key.task,
+        "work": f"{cell.key.workload}-{cell.key.steps}",
+        "runs": cell.key.concurrent,
+        "n": len(cell.measured),
+        "together": together,
+        "shortest": median([min(each(record)) for record in cell.measured]),
+        "middle": median([median(each(record)) for record in cell.measured]),
+        "longest": median([max(each(record)) for record in cell.measured]),
+        "alone": single,
+        "times_alone": together["value"] / single["value"] if together and single else None,
+        "per_minute": cell.key.concurrent * 60 / together["value"] if together else None,
+        "failed": len(cell.failed),
+    }
+
+
+def each(record: RunRecord) -> list[float]:
+    """Makespans of the runs of one sample, from a run's own submission until its own end was seen."""
+    return [companion.client.makespan_monotonic_ns / 1e9 for companion in record.together]
+
+
+def _estimated(cell: Cell) -> dict[str, Any] | None:
+    found = cell.estimate(makespan)
+    return None if found is None else asdict(found)

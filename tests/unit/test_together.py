@@ -1,0 +1,168 @@
+"""Several runs at once as one sample: submitted together, each checked, told as one, counted apart."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from adapters.base import BenchError, RunHandle, RunRequest, Target
+from adapters.noop import NoopAdapter, NoopDriver
+from bench import plan as planning
+from bench.plan import Started
+from bench.records import RunRecord, Scenario, Verification
+from bench.report import contents
+from bench.run_command import Options, scenarios
+from bench.runner import Runner
+from bench.store import Store
+from bench.together import as_one, members
+from tests.unit.made_records import MadeRun, scenario
+from tests.unit.test_cli import bench
+
+
+def several(count: int = 3, number: int = 0, **verified: Verification) -> RunRecord:
+    of = scenario("argo", "chain", 1, concurrent=count)
+    runs = [MadeRun(of, seed=number * 10 + each) for each in range(count)]
+    records = [
+        run.record(sample={"index": number}, verification=verified.get(f"of_{each}", Verification(ok=True)))
+        for each, run in enumerate(runs)
+    ]
+    return as_one(f"sample-{number}", records, [run.submit for run in runs])
+
+
+def test_a_run_alone_keeps_its_id_and_its_stored_form() -> None:
+    request = RunRequest(run_id="b1-0-0-1", workload="chain", configuration="default")
+    assert members(request, 1) == [request]
+    assert [each.run_id for each in members(request, 2)] == ["b1-0-0-1-01", "b1-0-0-1-02"]
+    assert (
+        "concurrent" not in scenario().model_dump()
+        and "together" not in MadeRun(scenario()).record().model_dump()
+    )
+    assert scenario(concurrent=4).key.endswith("/concurrent=4")
+
+
+def test_as_one_spans_from_the_first_submission_to_the_last_end() -> None:
+    record = several()
+    runs = [MadeRun(record.scenario, seed=each) for each in range(3)]
+    assert record.client is not None
+    whole = max(run.first_terminal for run in runs) - min(run.submit for run in runs)
+    assert record.client.makespan_monotonic_ns == whole
+    assert [companion.run_id for companion in record.together] == [run.run_id for run in runs]
+    assert len(record.ledger) == 6 and record.timeline is None
+    assert record == RunRecord.model_validate_json(record.model_dump_json())
+
+
+def test_one_wrong_run_makes_the_sample_wrong() -> None:
+    wrong = several(of_1=Verification(ok=False, problems=("probe[0] did not finish",)))
+    assert wrong.verification is not None and not wrong.verification.ok
+    assert "probe[0] did not finish" in wrong.verification.problems[0]
+    mixed = several(
+        of_0=Verification(ok=True, model_sha256="a"), of_1=Verification(ok=True, model_sha256="b")
+    )
+    assert mixed.verification is not None and not mixed.verification.ok
+    run = MadeRun(scenario("argo", "chain", 1, concurrent=2))
+    late = as_one("s", [run.record(), run.record(status="timeout", reason="still Running")], [run.submit] * 2)
+    assert late.status == "timeout" and "still Running" in late.reason
+
+
+class Together(NoopDriver):
+    """Is only satisfied where all are submitted at the same time."""
+
+    meeting = threading.Barrier(3)
+
+    def submit(self, request: RunRequest) -> RunHandle:
+        self.meeting.wait(10)
+        return super().submit(request)
+
+
+class Refuses(NoopDriver):
+    def submit(self, request: RunRequest) -> RunHandle:
+        if request.run_id.endswith("-02"):
+            raise BenchError("too many runs")
+        return super().submit(request)
+
+
+def carried_out(folder: Path, driver: type[NoopDriver], cancelled: list[str]) -> list[RunRecord]:
+    class Watched(driver):  # type: ignore[misc, valid-type]
+        def cancel(self, run_id: str) -> bool:
+            cancelled.append(run_id)
+            return False
+
+    class Adapter(NoopAdapter):
+        def driver(self, target: Target) -> NoopDriver:
+            made: NoopDriver = Watched()
+            return made
+
+    of = Scenario(
+        orchestrator="noop", target="local", workload="chain", configuration="default", steps=1, concurrent=3
+    )
+    plan = planning.make([of], n=1, seed=1, jitter_seconds=0)
+    with Store.locked(folder) as store:
+        planning.save(folder, plan)
+        runner = Runner(store, Target.LOCAL)
+        runner._adapters["noop"] = Adapter()
+        return list(runner.run(plan))
+
+
+def test_all_are_submitted_at_the_same_time_and_ended_after(tmp_path: Path) -> None:
+    cancelled: list[str] = []
+    (record,) = carried_out(tmp_path, Together, cancelled)
+    assert record.status == "succeeded" and len(record.together) == 3
+    assert cancelled == [companion.run_id for companion in record.together]
+    assert planning.left_behind(tmp_path) == []
+
+
+def test_one_that_is_refused_ends_the_others_and_leaves_a_void_sample(tmp_path: Path) -> None:
+    cancelled: list[str] = []
+    with pytest.raises(BenchError, match="too many runs"):
+        carried_out(tmp_path, Refuses, cancelled)
+    (record,) = Store(tmp_path).records()
+    assert record.status == "void" and "too many runs" in record.reason
+    assert len(cancelled) == 3
+
+
+def test_what_a_killed_command_left_is_ended_run_by_run(tmp_path: Path) -> None:
+    of = scenario("noop", "chain", 1, target="local", concurrent=2)
+    plan = planning.make([of], n=1, seed=1, jitter_seconds=0)
+    with Store.locked(tmp_path) as store:
+        planning.save(tmp_path, plan)
+        name = plan.run_id(plan.slots[0], 1)
+        started = Started(
+            plan_id=plan.plan_id,
+            slot=plan.slots[0],
+            number=1,
+            run_id=name,
+            members=(f"{name}-01", f"{name}-02"),
+        )
+        planning.note_start(tmp_path, started)
+        cancelled: list[str] = []
+        runner = Runner(store, Target.LOCAL)
+        driver = runner._driver("noop")
+        driver.cancel = lambda run_id: bool(cancelled.append(run_id))  # type: ignore[method-assign, func-returns-value]
+        (record,) = runner.clean()
+    assert record.status == "void" and cancelled == list(started.members)
+
+
+def test_the_report_sets_them_beside_one_alone_and_in_no_other_table() -> None:
+    alone = [MadeRun(scenario("argo", "chain", 1), seed=90 + n).record(sample={"index": n}) for n in range(3)]
+    content = contents([*alone, *(several(4, number) for number in range(3))])
+    (row,) = content["concurrent"]
+    assert (row["runs"], row["n"], row["alone"]["n"]) == (4, 3, 3)
+    assert row["shortest"] <= row["middle"] <= row["longest"] <= row["together"]["value"]
+    assert row["times_alone"] == row["together"]["value"] / row["alone"]["value"]
+    assert row["per_minute"] == pytest.approx(240 / row["together"]["value"])
+    assert [r["n"] for table in content["tables"] for r in table["rows"]] == [3]
+
+
+@pytest.mark.parametrize("words", [["0"], ["many"], ["1,65"], [""]])
+def test_counts_that_cannot_be(words: list[str]) -> None:
+    refused = bench("run", "-o", "noop", "--target", "local", "--concurrent", *words, check=2)
+    assert "--concurrent takes whole numbers from 1 to 64" in refused.stderr
+
+
+def test_scenarios_of_several_at_once(tmp_path: Path) -> None:
+    asked = Options(("prefect",), tmp_path, workloads=("chain",), steps=1, concurrent=(1, 4))
+    found = scenarios(asked, Target.LOCAL)
+    assert {s.concurrent for s in found if s.orchestrator == "noop"} == {1}
+    assert {s.concurrent for s in found if s.orchestrator == "prefect"} == {1, 4}
+    with pytest.raises(BenchError, match="not several at once"):
+        scenarios(Options(("prefect",), tmp_path, faults=("exception",), concurrent=(4,)), Target.LOCAL)
