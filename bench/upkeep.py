@@ -46,6 +46,7 @@ def _row(cell: Cell) -> dict[str, Any] | None:
         "requests": _middle(runs, lambda window: window.api_requests),
         "writes": _middle(runs, lambda window: window.api_writes),
         "pods": _middle(looked, lambda record: len(record.pods) or None),
+        "processes": _middle(looked, processes),
     }
 
 
@@ -62,6 +63,11 @@ def cores(window: Window) -> float | None:
 def memory(window: Window) -> float | None:
     """Bytes of all parts; None where none was read."""
     return sum(part.memory_bytes for part in window.parts) if window.parts else None
+
+
+def processes(record: RunRecord) -> float | None:
+    """How many processes ran the steps, by what each wrote to the ledger; None where no step ran."""
+    return len({(event["host"], event["process_start_ns"]) for event in record.ledger}) or None
 
 
 def requests_per_second(window: Window) -> float | None:
