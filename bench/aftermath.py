@@ -23,7 +23,10 @@ class Aftermath:
     finishes: int
     """How often the struck step was done to its end: more than once is work done twice."""
     noticed: float | None
-    """Until the end of the struck attempt by the orchestrator's own clock, as coarse as that is."""
+    """Until the end of the struck attempt by the orchestrator's own clock, as coarse as that is.
+
+    None where its record has fewer attempts than the ledger: the struck one is not in it, or is one with the next.
+    """
     resumed: float | None
     """Until the next attempt's process was at work (ledger)."""
     done: float | None
@@ -48,7 +51,8 @@ def aftermath(record: RunRecord) -> Aftermath | None:
     again = min((e["wall_ns"] for e in starts if e["wall_ns"] > at), default=None)
     timeline = record.timeline
     claimed = [a for a in timeline.attempts if a.step == step] if timeline else []
-    ended = min((a.finished for a in claimed if a.finished is not None), default=None)
+    told = claimed if len(claimed) >= len(starts) else []
+    ended = min((a.finished for a in told if a.finished is not None), default=None)
     return Aftermath(
         recovered=record.status == "succeeded" and bool(finishes),
         attempts=len(starts),

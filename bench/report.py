@@ -252,10 +252,24 @@ def _tables(group: Group, lines: dict[str, tuple[int, int]]) -> list[dict[str, A
                 "parameters": dict(key.parameters),
                 "floor": floor,
                 "rows": [_row(cell, group.cells, lines) for cell in members],
-                "missing": expected,
+                "missing": [
+                    {"orchestrator": name, "elsewhere": _elsewhere(name, work, group.cells)}
+                    for name in expected
+                ],
             }
         )
     return tables
+
+
+def _elsewhere(orchestrator: str, work: object, among: Sequence[Cell]) -> list[str]:
+    """The kinds of step with which that orchestrator did this work, in other tables."""
+    return sorted(
+        {
+            c.key.task
+            for c in among
+            if c.key.orchestrator == orchestrator and c.key.work == work and c.measured
+        }
+    )
 
 
 def _rank(cell: Cell) -> int:

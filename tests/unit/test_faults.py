@@ -69,6 +69,7 @@ def test_what_a_lost_run_shows() -> None:
 def test_an_orchestrator_that_counts_wrong_is_seen() -> None:
     found = aftermath.aftermath(struck(lies=True))
     assert found is not None and (found.attempts, found.claimed) == (2, 1)
+    assert found.noticed is None, "the end it tells is that of the second attempt"
 
 
 def test_work_done_twice_is_seen() -> None:
