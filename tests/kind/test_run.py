@@ -45,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def records(folder: Path) -> list[RunRecord]:
     """A sample each of argo shipped, argo tuned, the floor and the no-op; runs are kept to compare with."""
     done = bench(
-        *("run", "-o", "argo", "--n", "1", "--jitter", "2", "--idle", "30"),
+        *("run", "-o", "argo", "--n", "1", "--jitter", "2", "--idle", "15"),
         *("--keep", "--json", "--results", str(folder)),
     )
     answered = [RunRecord.model_validate(row) for row in json.loads(done.stdout)]
