@@ -118,7 +118,14 @@ class Cell:
 
     def values(self, of: Callable[[RunRecord], float | None]) -> list[float]:
         """A number of every sample that has it."""
-        return [value for record in self.measured if (value := of(record)) is not None]
+        if of not in self._values:
+            self._values[of] = [value for record in self.measured if (value := of(record)) is not None]
+        return list(self._values[of])
+
+    @cached_property
+    def _values(self) -> dict[Callable[[RunRecord], float | None], list[float]]:
+        """Those asked for so far: the tables ask for the same few again and again."""
+        return {}
 
     def estimate(self, of: Callable[[RunRecord], float | None]) -> Estimate | None:
         """Its median over the samples with its interval; None where no sample has it."""

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import ConfigDict, Field, GetPydanticSchema, SerializerFunctionWrapHandler, model_serializer
+from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
 from adapters.base import Frozen, Timeline
 
@@ -214,7 +216,12 @@ class Environment(Frozen):
     @property
     def digest(self) -> str:
         """sha256 over the blocking part."""
-        return hashlib.sha256(json.dumps(self.blocking, sort_keys=True).encode()).hexdigest()
+        return _digest(tuple(self.blocking.items()))
+
+
+@lru_cache(maxsize=64)
+def _digest(blocking: tuple[tuple[str, str], ...]) -> str:
+    return hashlib.sha256(json.dumps(dict(blocking), sort_keys=True).encode()).hexdigest()
 
 
 class RunRecord(Frozen):
@@ -260,3 +267,33 @@ class RunRecord(Frozen):
         body = self.model_dump(mode="json", exclude={"sha256"})
         text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+class _Effect(TypedDict, total=False):
+    effect: str
+
+
+class _LedgerRow(TypedDict, total=False):
+    """Who, which attempt and when."""
+
+    __pydantic_config__ = ConfigDict(extra="ignore")  # type: ignore[misc]
+
+    event: str
+    step: str
+    index: int | None
+    attempt: int
+    attempt_token: str
+    pod_name: str | None
+    pod_uid: str | None
+    process_start_ns: int | None
+    imports_done_ns: int | None
+    user_start_ns: int | None
+    user_end_ns: int | None
+    wall_ns: int
+    data: _Effect
+
+
+class Outline(RunRecord):
+    """A record as the report reads it: without what its steps said of their data, which is most of its bytes."""
+
+    ledger: tuple[Annotated[dict[str, Any], GetPydanticSchema(lambda _, of: of(_LedgerRow))], ...] = ()
