@@ -508,6 +508,7 @@ def _curves(group: Group) -> list[dict[str, Any]]:
                 "fixed": _estimate(curve.fixed),
                 "marginal": _estimate(curve.marginal),
                 "lengths": [{"steps": length, "n": n} for length, n in curve.lengths],
+                "points": [[length, round(value, 3)] for length, value in sorted(points)],
             }
         )
     return rows

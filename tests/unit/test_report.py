@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -14,7 +15,7 @@ import pytest
 from adapters.base import BenchError
 from bench import headline
 from bench.cells import makespan
-from bench.page import ticks
+from bench.curves import LINE, TOP, _spread, ticks
 from bench.records import Environment, Resources, RunRecord, Sample, Usage, Verification, Window
 from bench.report import build, contents
 from bench.statistics import median
@@ -432,3 +433,41 @@ def test_chains_of_two_lengths_give_the_cost_of_a_step(tmp_path: Path) -> None:
     assert row["marginal"]["value"] == pytest.approx((middle[10] - middle[3]) / 7, rel=0.1)
     assert "## The cost of a step\n\nA straight line" in written(records, tmp_path)
     assert contents(records[:3])["curves"] == []
+
+
+def test_the_cost_of_a_step_is_drawn_with_every_run_its_line_and_its_name(tmp_path: Path) -> None:
+    kinds = [("argo", "default", 2.0), ("argo", "tuned", 1.5), ("pods", "default", 0.3)]
+    records = [
+        made(scenario(name, "chain", length, configuration=configuration), n, handoff=handoff)
+        for name, configuration, handoff in kinds
+        for length in (3, 10)
+        for n in range(4)
+    ]
+    local = [made(scenario("airflow", "chain", length, target="local"), 0) for length in (1, 5)]
+    written([*records, *local], tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    charts = re.findall(r"<figure>(?:(?!</figure>).)*?<svg class=\"curves\".*?</figure>", page, re.DOTALL)
+    assert len(charts) == 2, "a chart for each target"
+    kind = next(chart for chart in charts if "kind, one pod per step" in chart)
+    assert (kind.count("<title>"), kind.count('class="fit"')) == (len(records), 3)
+    assert "argo tuned, 10 steps: " in kind
+    label = re.search(r'aria-label="([^"]*)"', kind)
+    rows = [row for row in contents(records)["curves"] if row["target"] == "kind"]
+    for entry in rows:
+        name = f"{entry['orchestrator']} {entry['configuration']}: "
+        assert label and name in label[1] and f">{name}" in kind
+        assert len(entry["points"]) == 8
+    shapes = re.findall(r'<g class="ink\d"><path class="lead"[^>]*><path [^>]*d="([^"]*)"', kind)
+    assert len(set(shapes)) == 3, "told apart without colour"
+    written(records[:4], tmp_path / "one length")
+    assert '<svg class="curves"' not in (tmp_path / "one length" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("ends", [[50.0], [30.0, 30.0, 31.0, 200.0], [315.0, 316.0, 316.0], [26.0] * 15])
+def test_names_at_the_ends_of_lines_do_not_touch(ends: list[float]) -> None:
+    placed = _spread(ends, 316.0)
+    assert all(b - a >= LINE for a, b in pairwise(sorted(placed)))
+    assert min(placed) >= TOP and max(placed) <= 316
+    assert sorted(range(len(ends)), key=lambda i: ends[i]) == sorted(
+        range(len(ends)), key=lambda i: placed[i]
+    )
