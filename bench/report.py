@@ -5,7 +5,7 @@ is read, and all seeds are fixed.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import jinja2
 
 from adapters.base import BenchError
 from adapters.workloads import WORKLOADS, phases
-from bench import aftermath, again, drawing, grouping, lineage, observer, published, upkeep
+from bench import aftermath, again, drawing, grouping, harness, lineage, observer, published, upkeep
 from bench.cells import (
     CONTROLS,
     FLOORS,
@@ -130,17 +130,19 @@ def build(
     records: Sequence[RunRecord],
     out: Path,
     lines: Callable[[Sequence[RunRecord]], Iterable[bytes]] | None = None,
+    own: Mapping[str, Any] | None = None,
 ) -> list[Path]:
     """Write the report (`report.md`, `.html`, `.json`), `runs.jsonl` (raw rows, by cell) and pictures; their paths.
 
     `lines` gives the raw rows of records that are `Outline`s; otherwise they are made from the records.
+    `own` is what is stored of the harness's own cost.
 
     Raises:
         BenchError: if a file cannot be written.
     """
     found = cells(records)
     ordered = [record for cell in found for record in cell.records]
-    content = _contents(found)
+    content = _contents(found, own)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bench"),
         undefined=jinja2.StrictUndefined,
@@ -156,6 +158,7 @@ def build(
         estimate=_estimate_text,
         mebibytes=_mebibytes,
         per_step=published.shown,
+        own=harness.shown,
         p_by=lambda found: p_by(found["n"][0], found["n"][1], found["exact"]),
     )
     markdown = environment.get_template("report.md.j2").render(**content)
@@ -183,7 +186,7 @@ def contents(records: Sequence[RunRecord]) -> dict[str, Any]:
     return _contents(cells(records))
 
 
-def _contents(everything: Sequence[Cell]) -> dict[str, Any]:
+def _contents(everything: Sequence[Cell], own: Mapping[str, Any] | None = None) -> dict[str, Any]:
     records = [record for cell in everything for record in cell.records]
     lines = _raw_lines(everything)
     found = [cell for cell in everything if cell.key.undisturbed]
@@ -214,6 +217,12 @@ def _contents(everything: Sequence[Cell]) -> dict[str, Any]:
         "again": again.rows(found),
         "observer": observer.rows(everything),
         "ledger": observer.ledger(found),
+        "harness": {
+            **{name: own[name] for name in ("recorded_at", "cpu", "cores", "python", "note")},
+            "rows": harness.rows(own, everything),
+        }
+        if own
+        else None,
         "breakdowns": [entry for cell in found if (entry := _breakdown(cell)) is not None],
         "cold": [entry for cell in found if (entry := _cold(cell)) is not None],
         "shares": [entry for cell in found if (entry := _share(cell)) is not None],

@@ -48,7 +48,7 @@ def test_load_and_report(benchmark: BenchmarkFixture, results: Path, tmp_path: P
         assert process.returncode == 0
         used.append((usage.ru_utime, usage.ru_stime, usage.ru_maxrss * 1024))
 
-    benchmark.pedantic(one, rounds=5, iterations=1, warmup_rounds=1)
+    benchmark.pedantic(one, rounds=3, iterations=1, warmup_rounds=1)
     assert json.loads((tmp_path / "report.json").read_text())["runs"] == RUNS
     user, system, memory = (list(each) for each in zip(*used[1:], strict=True))
     benchmark.extra_info.update(

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from adapters.base import BenchError
-from bench import headline
+from bench import harness, headline
 from bench.cells import makespan
 from bench.curves import LINE, TOP, _spread, ticks
 from bench.records import Environment, Resources, RunRecord, Sample, Usage, Verification, Window
@@ -46,14 +46,27 @@ def row(table: dict[str, Any], orchestrator: str, configuration: str = "default"
 
 
 def test_the_same_records_give_the_same_bytes_in_any_order_zone_and_hash_seed(tmp_path: Path) -> None:
-    records = [*study(4), made(status="failed", reason="why"), made(number=1, status="void")]
+    chains = [made(scenario("argo", "chain", length), n) for length in (10, 20) for n in range(2)]
+    records = [*study(4), *chains, made(status="failed", reason="why"), made(number=1, status="void")]
+    timing = {"n": 3, "median": 0.02, "q1": 0.01, "q3": 0.03}
+    own: dict[str, Any] = {
+        "recorded_at": "2026-09-21T12:00:00Z",
+        "cpu": "made up",
+        "cores": 2,
+        "python": "3.11.7",
+    }
+    own["note"] = "others ran beside"
+    own["benchmarks"] = {"test_one_sample": {"": timing}, "test_step": {"ledger_seconds": timing}}
+    (tmp_path / harness.FILE).write_text(json.dumps(own))
     raw = tmp_path / "in.jsonl"
     raw.write_text("".join(r.model_dump_json() + "\n" for r in records))
     code = (
-        "import sys, pathlib; from bench.report import build; from bench.records import RunRecord;"
+        "import sys, pathlib; from bench import harness; from bench.report import build;"
+        "from bench.records import RunRecord;"
         "lines = pathlib.Path(sys.argv[1]).read_text().splitlines();"
         "import random; random.Random(int(sys.argv[3])).shuffle(lines);"
-        "build([RunRecord.model_validate_json(line) for line in lines], pathlib.Path(sys.argv[2]))"
+        "records = [RunRecord.model_validate_json(line) for line in lines];"
+        "build(records, pathlib.Path(sys.argv[2]), own=harness.load(pathlib.Path(sys.argv[1]).parent))"
     )
     for number, zone in enumerate(["UTC", "Pacific/Chatham"]):
         environment = {**os.environ, "TZ": zone, "PYTHONHASHSEED": str(number), "LC_ALL": "C"}
@@ -64,7 +77,7 @@ def test_the_same_records_give_the_same_bytes_in_any_order_zone_and_hash_seed(tm
     assert first == second
     names = ("report.md", "report.html", "report.json", "runs.jsonl")
     assert set(first) == set(names)
-    assert build(records, tmp_path / "0") == [tmp_path / "0" / name for name in names]
+    assert build(records, tmp_path / "0", own=own) == [tmp_path / "0" / name for name in names]
     assert {path.name: path.read_bytes() for path in (tmp_path / "0").iterdir()} == first
 
 
