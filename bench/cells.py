@@ -1,8 +1,9 @@
 """Stored records grouped into the cells of the comparison, with the numbers every table takes from them."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from bench.records import RunRecord, Scenario
 from bench.statistics import Estimate, median, median_estimate, paired_ratio
@@ -131,6 +132,12 @@ class Cell:
         """Its median over the samples with its interval; None where no sample has it."""
         values = self.values(of)
         return median_estimate(values) if values else None
+
+
+def estimated(cell: Cell | None, of: Callable[[RunRecord], float | None]) -> dict[str, Any] | None:
+    """`Cell.estimate` as plain data."""
+    found = cell.estimate(of) if cell else None
+    return asdict(found) if found else None
 
 
 def is_measured(record: RunRecord) -> bool:

@@ -35,17 +35,16 @@ from bench.records import RunRecord
 from bench.statistics import (
     LEVEL,
     P95_FROM,
-    Difference,
-    Estimate,
+    adjust,
     bootstrap_interval,
     cost_curve,
     difference,
-    holm,
     median,
     median_estimate,
     outliers,
     p95,
     p_by,
+    plain,
     proportion,
 )
 
@@ -306,9 +305,9 @@ def _row(cell: Cell, among: Sequence[Cell], lines: dict[str, tuple[int, int]]) -
         "overhead": _estimated(cell, overhead),
         "handoff": _estimated(cell, handoff),
         "handoff_bounds": _handoff_bounds(cell),
-        "p95": _estimate(p95(cell.values(makespan))) if cell.measured else None,
-        "ratio": None if ratio is None else {**_estimate(ratio.estimate), "paired": ratio.paired},
-        "success": _estimate(proportion(len(cell.measured), answered)) if answered else None,
+        "p95": asdict(p95(cell.values(makespan))) if cell.measured else None,
+        "ratio": None if ratio is None else {**asdict(ratio.estimate), "paired": ratio.paired},
+        "success": asdict(proportion(len(cell.measured), answered)) if answered else None,
         "answered": answered,
         "failed": len(cell.failed),
         "void": len(cell.void),
@@ -350,13 +349,9 @@ def _estimated(cell: Cell, of: Callable[[RunRecord], float | None]) -> dict[str,
     blocks = plans if len(set(plans)) < len(plans) else None
     bootstrap = bootstrap_interval(values, blocks)
     return {
-        **_estimate(median_estimate(values)),
+        **asdict(median_estimate(values)),
         "bootstrap": None if bootstrap is None else asdict(bootstrap),
     }
-
-
-def _estimate(estimate: Estimate) -> dict[str, Any]:
-    return asdict(estimate)
 
 
 def _handoff_bounds(cell: Cell) -> dict[str, float] | None:
@@ -395,19 +390,15 @@ def _tuning(group: Group) -> list[dict[str, Any]]:
                     "difference": _difference(default, tuned),
                 }
             )
-    tested = [row["difference"] for row in rows if row["difference"] and row["difference"]["p"] is not None]
-    for entry, adjusted in zip(tested, holm([entry["p"] for entry in tested]), strict=True):
-        entry["p_holm"] = adjusted
+    tested = adjust(row["difference"] for row in rows)
+    for entry in tested:
         entry["tests"] = len(tested)
     return rows
 
 
 def _difference(one: Cell, other: Cell) -> dict[str, Any] | None:
     a, b = one.values(makespan), other.values(makespan)
-    if not a or not b:
-        return None
-    found: Difference = difference(a, b)
-    return {**asdict(found), "size": found.size, "p_holm": None, "tests": 0}
+    return {**plain(difference(a, b)), "tests": 0} if a and b else None
 
 
 def _breakdown(cell: Cell) -> dict[str, Any] | None:
@@ -452,8 +443,8 @@ def _cold(cell: Cell) -> dict[str, Any] | None:
         return None
     return {
         **_named(cell),
-        "cold": _estimate(median_estimate(cold)),
-        "warm": _estimate(median_estimate(warm)),
+        "cold": asdict(median_estimate(cold)),
+        "warm": asdict(median_estimate(warm)),
         "shift": difference(warm, cold).shift,
     }
 
@@ -514,8 +505,8 @@ def _curves(group: Group) -> list[dict[str, Any]]:
                 "configuration": key.configuration,
                 "knob": members[0].knob,
                 "parameters": dict(key.parameters),
-                "fixed": _estimate(curve.fixed),
-                "marginal": _estimate(curve.marginal),
+                "fixed": asdict(curve.fixed),
+                "marginal": asdict(curve.marginal),
                 "lengths": [{"steps": length, "n": n} for length, n in curve.lengths],
                 "points": [[length, round(value, 3)] for length, value in sorted(points)],
             }

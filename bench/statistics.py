@@ -3,8 +3,8 @@
 Resampling uses a fixed seed: the same samples give the same answer on every machine.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import combinations
 from math import comb, isnan
@@ -355,6 +355,19 @@ def holm(ps: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(ps) - rank) * ps[index]))
         adjusted[index] = highest
     return adjusted
+
+
+def plain(found: Difference) -> dict[str, Any]:
+    """As plain data, with its size in words and room for what `adjust` makes of p."""
+    return {**asdict(found), "size": found.size, "p_holm": None}
+
+
+def adjust(found: Iterable[dict[str, Any] | None]) -> list[dict[str, Any]]:
+    """Those `plain` differences that have a p, with `p_holm` filled in: one family of tests."""
+    tested = [each for each in found if each is not None and each["p"] is not None]
+    for each, adjusted in zip(tested, holm([each["p"] for each in tested]), strict=True):
+        each["p_holm"] = adjusted
+    return tested
 
 
 def proportion(successes: int, n: int, level: float = LEVEL) -> Estimate:

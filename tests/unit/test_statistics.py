@@ -13,6 +13,7 @@ from bench.statistics import (
     RESAMPLES,
     SEED,
     _median_ranks,
+    adjust,
     bootstrap_interval,
     cost_curve,
     difference,
@@ -24,6 +25,7 @@ from bench.statistics import (
     p95,
     p_by,
     paired_ratio,
+    plain,
     proportion,
 )
 
@@ -328,3 +330,12 @@ def test_many_runs_are_tested_by_the_normal_approximation() -> None:
         and found.shift_interval.low < found.shift < found.shift_interval.high
     )
     assert difference([0.0], list(range(1, 61))).p is not None, "one run against sixty"
+
+
+def test_only_differences_with_a_p_are_of_the_family() -> None:
+    far = plain(difference([1, 2, 3, 4, 5, 6], [11, 12, 13, 14, 15, 16]))
+    near = plain(difference([1, 2, 3, 4, 5, 6], [1.5, 2.5, 3.5, 4.5, 5.5, 6.5]))
+    few = plain(difference([1, 2], [3, 4]))
+    assert adjust([far, None, few, near]) == [far, near]
+    assert (far["p_holm"], few["p_holm"]) == (pytest.approx(2 * far["p"]), None)
+    assert (far["size"], near["p_holm"]) == ("large", near["p"])
