@@ -269,28 +269,35 @@ class RunRecord(Frozen):
         return hashlib.sha256(text.encode()).hexdigest()
 
 
-class _Effect(TypedDict, total=False):
-    effect: str
+_OTHERS_LEFT_OUT = ConfigDict(extra="ignore")
+
+
+class _Said(TypedDict, total=False):
+    """Of a step's data, what the harness itself has put there."""
+
+    __pydantic_config__ = _OTHERS_LEFT_OUT  # type: ignore[misc]
+
+    effect: Any
 
 
 class _LedgerRow(TypedDict, total=False):
-    """Who, which attempt and when."""
+    """Which attempt, what and when."""
 
-    __pydantic_config__ = ConfigDict(extra="ignore")  # type: ignore[misc]
+    __pydantic_config__ = _OTHERS_LEFT_OUT  # type: ignore[misc]
 
-    event: str
-    step: str
-    index: int | None
-    attempt: int
-    attempt_token: str
-    pod_name: str | None
-    pod_uid: str | None
-    process_start_ns: int | None
-    imports_done_ns: int | None
-    user_start_ns: int | None
-    user_end_ns: int | None
-    wall_ns: int
-    data: _Effect
+    event: Any
+    step: Any
+    index: Any
+    attempt: Any
+    attempt_token: Any
+    pod_name: Any
+    pod_uid: Any
+    process_start_ns: Any
+    imports_done_ns: Any
+    user_start_ns: Any
+    user_end_ns: Any
+    wall_ns: Any
+    data: _Said
 
 
 class Outline(RunRecord):

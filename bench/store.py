@@ -177,17 +177,15 @@ class Store:
 
         As stored where its bytes are those that were sealed; otherwise the record's canonical JSON.
         """
-        spans = {
-            (record.run_id, record.sha256): span
-            for record, span in zip(self.records(), self._spans, strict=True)
-        }
+        numbers = {(record.run_id, record.sha256): at for at, record in enumerate(self.records())}
         with _explained(self.path, "the file as it is"):
             handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             for record in records:
-                line = _read(handle, *spans[record.run_id, record.sha256])
+                at = numbers[record.run_id, record.sha256]
+                line = _read(handle, *self._spans[at])
                 if not _is_sealed(line, record.sha256):
-                    line = _canonical(RunRecord.model_validate_json(line).model_dump(mode="json"))
+                    line = _canonical(_parse(RunRecord, self.path, line, at + 1).model_dump(mode="json"))
                 yield line + b"\n"
         finally:
             os.close(handle)
@@ -260,7 +258,9 @@ class Store:
 
     def _note(self, line: bytes) -> None:
         number = len(self._spans) + 1
-        if self._read_as is None:
+        if self._read_as is None or len(self._parsed) < len(
+            self._spans
+        ):  # what was appended here is read later
             self._index(_parse(_Head, self.path, line, number), len(line) + 1)
         else:
             self._parsed.append(_parse(self._read_as, self.path, line, number))

@@ -309,6 +309,10 @@ def test_an_outline_is_the_record_without_what_steps_said_of_their_data(tmp_path
     assert [r.run_id for r in store.records()] == [full.run_id, "run-2"]
     assert store.done("plan") == {(full.scenario.key, 0), (scenario("noop", "chain", 3).key, 5)}
     assert b"".join(store.lines(store.records())) == store.path.read_bytes()
+    store.append(small("run-3", 6))
+    Store(tmp_path).append(small("run-4", 7))
+    store.append(small("run-5", 8))
+    assert [r.run_id for r in store.records()] == [full.run_id, "run-2", "run-3", "run-4", "run-5"]
 
 
 def test_lines_are_those_that_were_sealed_and_canonical_where_they_are_not(tmp_path: Path) -> None:
