@@ -3,3 +3,10 @@
 conformance-kind:
 	.venv/bin/pytest -n 0 tests/conformance -k "not Local" -m kind --record-conformance docs/results
 	.venv/bin/bench capabilities --write docs/capabilities.md
+
+# What the harness itself costs, for the report; some minutes, on a machine that does nothing else.
+.PHONY: harness
+harness:
+	mkdir -p .bench
+	.venv/bin/pytest -n 0 bench/suite/test_harness.py bench/suite/test_report_scale.py --benchmark-json .bench/harness-raw.json
+	NOTE='$(NOTE)' .venv/bin/python -m bench.harness .bench/harness-raw.json docs/results/harness.json

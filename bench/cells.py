@@ -1,8 +1,9 @@
 """Stored records grouped into the cells of the comparison, with the numbers every table takes from them."""
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from typing import Any
 
 from bench.records import RunRecord, Scenario
 from bench.statistics import Estimate, median, median_estimate, paired_ratio
@@ -120,12 +121,25 @@ class Cell:
 
     def values(self, of: Callable[[RunRecord], float | None]) -> list[float]:
         """A number of every sample that has it."""
-        return [value for record in self.measured if (value := of(record)) is not None]
+        if of not in self._values:
+            self._values[of] = [value for record in self.measured if (value := of(record)) is not None]
+        return list(self._values[of])
+
+    @cached_property
+    def _values(self) -> dict[Callable[[RunRecord], float | None], list[float]]:
+        """Those asked for so far: the tables ask for the same few again and again."""
+        return {}
 
     def estimate(self, of: Callable[[RunRecord], float | None]) -> Estimate | None:
         """Its median over the samples with its interval; None where no sample has it."""
         values = self.values(of)
         return median_estimate(values) if values else None
+
+
+def estimated(cell: Cell | None, of: Callable[[RunRecord], float | None]) -> dict[str, Any] | None:
+    """`Cell.estimate` as plain data."""
+    found = cell.estimate(of) if cell else None
+    return asdict(found) if found else None
 
 
 def is_measured(record: RunRecord) -> bool:

@@ -15,7 +15,7 @@ from rich.table import Table
 from adapters.base import Adapter, BenchError, Target
 from bench import cluster_cli, doctor, results_cli
 from bench.errors import BadInput, run_cli
-from bench.store import PUBLISHED, Store, default_folder
+from bench.store import PUBLISHED, Store, default_folder, no_collection
 
 app = typer.Typer(
     name="bench",
@@ -211,18 +211,28 @@ def report(
     ] = None,
 ) -> None:
     """Rebuild the comparison (Markdown, a page, JSON) from stored raw results alone; the same bytes each time."""
-    from bench import headline
+    folder = results or default_folder()
+    with no_collection():
+        written = _rebuild(folder, out or folder.parent / "report", readme)
+    for path in written:
+        typer.echo(path)
+
+
+def _rebuild(folder: Path, out: Path, readme: Path | None) -> list[Path]:
+    """What was written. The records are gone when it returns: a search for garbage need not look at them."""
+    from bench import harness, headline
+    from bench.records import Outline
     from bench.report import build
 
-    folder = results or default_folder()
-    records = Store(folder).records()
+    store = Store(folder, read_as=Outline)
+    records = store.records()
     if not records:
         raise BenchError(f"there are no results in {folder}", "bench run --orchestrator argo")
-    for path in build(records, out or folder.parent / "report"):
-        typer.echo(path)
+    written = build(records, out, store.lines, harness.load(folder))
     if readme:
         headline.write(readme, records, folder)
-        typer.echo(readme)
+        written.append(readme)
+    return written
 
 
 @app.command(epilog="Examples: bench compare old/results .bench/results · bench compare A B --json")

@@ -1,10 +1,10 @@
 """Runs at once: how long several take together, and what each of them waits for the others."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
-from bench.cells import Cell, makespan
+from bench.cells import Cell, estimated, makespan
 from bench.records import RunRecord
 from bench.statistics import median
 
@@ -20,7 +20,7 @@ def rows(found: Sequence[Cell]) -> list[dict[str, Any]]:
 
 
 def _row(cell: Cell, alone: Cell | None) -> dict[str, Any]:
-    together, single = _estimated(cell), None if alone is None else _estimated(alone)
+    together, single = estimated(cell, makespan), estimated(alone, makespan)
     return {
         "target": cell.key.target,
         "orchestrator": cell.key.orchestrator,
@@ -45,8 +45,3 @@ def _row(cell: Cell, alone: Cell | None) -> dict[str, Any]:
 def each(record: RunRecord) -> list[float]:
     """Makespans of the runs of one sample, from a run's own submission until its own end was seen."""
     return [companion.client.makespan_monotonic_ns / 1e9 for companion in record.together]
-
-
-def _estimated(cell: Cell) -> dict[str, Any] | None:
-    found = cell.estimate(makespan)
-    return None if found is None else asdict(found)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.cells import Cell, makespan, pairs
+from bench.cells import Cell, estimated, makespan, pairs
 from bench.statistics import median, paired_ratio
 
 
@@ -23,8 +23,8 @@ def rows(found: Sequence[Cell]) -> list[dict[str, Any]]:
             {
                 "scenario": on.scenario.key,
                 "pairs": len(both),
-                "off": _estimated(off),
-                "on": _estimated(on),
+                "off": estimated(off, makespan),
+                "on": estimated(on, makespan),
                 "ratio": asdict(paired_ratio(both)),
             }
         )
@@ -55,8 +55,3 @@ def ledger(found: Sequence[Cell]) -> list[dict[str, Any]]:
         for target, values in sorted(waits.items())
         if values
     ]
-
-
-def _estimated(cell: Cell) -> dict[str, Any] | None:
-    found = cell.estimate(makespan)
-    return None if found is None else asdict(found)

@@ -2,7 +2,6 @@
 
 import html
 import itertools
-import math
 import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
@@ -13,12 +12,13 @@ from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
-from bench import drawing
+from bench import curves, drawing
 from bench.cells import PART_ORDER
 
 TITLE = "Pipeline orchestrators, measured"
 PICTURES_IN = "where-the-time-goes"
-"""The section that begins with pictures, by the id of its heading."""
+"""The section that begins with pictures, by the id of its heading; so does the next."""
+CURVES_IN = "the-cost-of-a-step"
 DOTS_IN = "when-a-step-fails"
 """The section before which the distributions of the comparison stand."""
 COLOURS = (
@@ -46,10 +46,11 @@ def page(markdown: str, content: Mapping[str, Any], pictures: Mapping[str, str])
     tokens = parser.parse(markdown)
     sections = _sections(tokens)
     drawn = bars(content["breakdowns"]) + _figures(pictures)
-    body = _render(parser, tokens, {PICTURES_IN: drawn}, {DOTS_IN: dots(content["tables"])})
+    begun = {PICTURES_IN: drawn, CURVES_IN: curves.figures(content["curves"])}
+    body = _render(parser, tokens, begun, {DOTS_IN: dots(content["tables"])})
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True)
     source = (files("bench") / "templates" / "report.html.j2").read_text(encoding="utf-8")
-    return environment.from_string(source).render(title=TITLE, sections=sections, body=body)
+    return environment.from_string(source).render(title=TITLE, sections=sections, body=body, inks=curves.INKS)
 
 
 def _sections(tokens: Sequence[Token]) -> list[tuple[str, str]]:
@@ -170,19 +171,12 @@ def dots(tables: Sequence[Mapping[str, Any]]) -> str:
     return f"<h3>Every run</h3>\n{''.join(figures)}" if figures else ""
 
 
-def ticks(longest: float) -> list[float]:
-    """Round numbers from 0 to at most `longest`, at most six of them."""
-    size = 10.0 ** math.floor(math.log10(longest))
-    step = next(s for s in (size / 10, size / 5, size / 2, size, 2 * size) if longest / s < 6)
-    return [step * number for number in range(int(longest / step) + 1)]
-
-
 def _strips(rows: Sequence[Mapping[str, Any]], caption: str) -> str:
     longest = max(row["makespans"][-1] for row in rows)
     scale = (WIDTH - LABEL - MARGIN) / longest
     height = len(rows) * STRIP
     drawn = []
-    for tick in ticks(longest):
+    for tick in curves.ticks(longest):
         at = LABEL + tick * scale
         drawn.append(f'<path class="tick" d="M{at:.1f} 0v{height}"/>')
         drawn.append(f'<text x="{at:.1f}" y="{height + 18}" text-anchor="middle">{tick:g} s</text>')

@@ -1,10 +1,10 @@
 """Figures that others have published for the same work, and what is stored here beside them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bench.cells import Cell, makespan
+from bench.cells import Cell, estimated, makespan
 from bench.records import RunRecord
 
 STEPS = 40
@@ -42,8 +42,8 @@ def rows(found: Sequence[Cell]) -> list[dict[str, Any]]:
                 "source": SOURCE,
                 "address": ADDRESS,
                 "n": len(cell.measured) if cell else 0,
-                "own_clock": _estimate(cell, own_clock),
-                "makespan": _estimate(cell, whole),
+                "own_clock": estimated(cell, own_clock),
+                "makespan": estimated(cell, whole),
             }
         )
     return made
@@ -57,11 +57,6 @@ def _is_it(cell: Cell, figure: Figure) -> bool:
         and not key.parameters
         and key.undisturbed
     )
-
-
-def _estimate(cell: Cell | None, of: Callable[[RunRecord], float | None]) -> dict[str, Any] | None:
-    found = cell.estimate(of) if cell else None
-    return None if found is None else asdict(found)
 
 
 def shown(estimate: Mapping[str, Any] | None) -> str:

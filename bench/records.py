@@ -2,9 +2,11 @@
 
 import hashlib
 import json
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
+from pydantic import ConfigDict, Field, GetPydanticSchema, SerializerFunctionWrapHandler, model_serializer
+from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
 from adapters.base import Frozen, Timeline
 
@@ -231,7 +233,12 @@ class Environment(Frozen):
     @property
     def digest(self) -> str:
         """sha256 over the blocking part."""
-        return hashlib.sha256(json.dumps(self.blocking, sort_keys=True).encode()).hexdigest()
+        return _digest(tuple(self.blocking.items()))
+
+
+@lru_cache(maxsize=64)
+def _digest(blocking: tuple[tuple[str, str], ...]) -> str:
+    return hashlib.sha256(json.dumps(dict(blocking), sort_keys=True).encode()).hexdigest()
 
 
 class RunRecord(Frozen):
@@ -279,3 +286,41 @@ class RunRecord(Frozen):
         body = self.model_dump(mode="json", exclude={"sha256"})
         text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+_OTHERS_LEFT_OUT = ConfigDict(extra="ignore")
+
+
+class _Said(TypedDict, total=False):
+    """Of a step's data, what the harness itself has put there."""
+
+    __pydantic_config__ = _OTHERS_LEFT_OUT  # type: ignore[misc]
+
+    effect: Any
+
+
+class _LedgerRow(TypedDict, total=False):
+    """Which attempt, what and when."""
+
+    __pydantic_config__ = _OTHERS_LEFT_OUT  # type: ignore[misc]
+
+    event: Any
+    step: Any
+    index: Any
+    attempt: Any
+    attempt_token: Any
+    host: Any
+    pod_name: Any
+    pod_uid: Any
+    process_start_ns: Any
+    imports_done_ns: Any
+    user_start_ns: Any
+    user_end_ns: Any
+    wall_ns: Any
+    data: _Said
+
+
+class Outline(RunRecord):
+    """A record as the report reads it: without what its steps said of their data, which is most of its bytes."""
+
+    ledger: tuple[Annotated[dict[str, Any], GetPydanticSchema(lambda _, of: of(_LedgerRow))], ...] = ()

@@ -5,7 +5,7 @@ is read, and all seeds are fixed.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,18 @@ import jinja2
 
 from adapters.base import BenchError
 from adapters.workloads import WORKLOADS, phases
-from bench import aftermath, again, concurrency, drawing, grouping, lineage, observer, published, upkeep
+from bench import (
+    aftermath,
+    again,
+    concurrency,
+    drawing,
+    grouping,
+    harness,
+    lineage,
+    observer,
+    published,
+    upkeep,
+)
 from bench.cells import (
     CONTROLS,
     FLOORS,
@@ -27,7 +38,6 @@ from bench.cells import (
     handoff_bounds,
     makespan,
     overhead,
-    part_seconds,
     ratio_to_floor,
 )
 from bench.grouping import Group
@@ -36,16 +46,16 @@ from bench.records import RunRecord
 from bench.statistics import (
     LEVEL,
     P95_FROM,
-    Difference,
-    Estimate,
+    adjust,
     bootstrap_interval,
     cost_curve,
     difference,
-    holm,
     median,
     median_estimate,
     outliers,
     p95,
+    p_by,
+    plain,
     proportion,
 )
 
@@ -110,10 +120,10 @@ STORE_PROXY = {
 }
 
 
-def _pictures(records: Sequence[RunRecord]) -> dict[str, str]:
+def _pictures(found: Sequence[Cell]) -> dict[str, str]:
     """`timelines-TARGET.svg`: of each orchestrator as shipped, the pipeline run with the median makespan."""
     chosen: dict[str, list[RunRecord]] = {}
-    for cell in cells(records):
+    for cell in found:
         ran = sorted(cell.measured, key=lambda record: (makespan(record) or 0.0, record.run_id))
         usual = (
             cell.key.workload == "pipeline" and cell.key.configuration == "default" and cell.key.undisturbed
@@ -126,14 +136,23 @@ def _pictures(records: Sequence[RunRecord]) -> dict[str, str]:
     }
 
 
-def build(records: Sequence[RunRecord], out: Path) -> list[Path]:
+def build(
+    records: Sequence[RunRecord],
+    out: Path,
+    lines: Callable[[Sequence[RunRecord]], Iterable[bytes]] | None = None,
+    own: Mapping[str, Any] | None = None,
+) -> list[Path]:
     """Write the report (`report.md`, `.html`, `.json`), `runs.jsonl` (raw rows, by cell) and pictures; their paths.
+
+    `lines` gives the raw rows of records that are `Outline`s; otherwise they are made from the records.
+    `own` is what is stored of the harness's own cost.
 
     Raises:
         BenchError: if a file cannot be written.
     """
-    ordered = [record for cell in cells(records) for record in cell.records]
-    content = contents(ordered)
+    found = cells(records)
+    ordered = [record for cell in found for record in cell.records]
+    content = _contents(found, own)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bench"),
         undefined=jinja2.StrictUndefined,
@@ -149,20 +168,21 @@ def build(records: Sequence[RunRecord], out: Path) -> list[Path]:
         estimate=_estimate_text,
         mebibytes=_mebibytes,
         per_step=published.shown,
+        own=harness.shown,
+        p_by=lambda found: p_by(found["n"][0], found["n"][1], found["exact"]),
     )
     markdown = environment.get_template("report.md.j2").render(**content)
-    raw = "".join(_canonical(record.model_dump(mode="json")) + "\n" for record in ordered)
-    pictures = _pictures(ordered)
-    files = {
-        "report.md": markdown,
-        "report.html": page(markdown, content, pictures),
-        "report.json": json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n",
-        RAW: raw,
-        **pictures,
+    pictures = _pictures(found)
+    files: dict[str, Iterable[bytes]] = {
+        "report.md": [markdown.encode()],
+        "report.html": [page(markdown, content, pictures).encode()],
+        "report.json": [(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()],
+        RAW: (lines or _canonical)(ordered),
+        **{name: [text.encode()] for name, text in pictures.items()},
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return [_write(out / name, text) for name, text in files.items()]
+        return [_write(out / name, parts) for name, parts in files.items()]
     except OSError as error:
         raise BenchError(
             f"cannot write the report to {out}: {error.strerror or error}",
@@ -173,7 +193,11 @@ def build(records: Sequence[RunRecord], out: Path) -> list[Path]:
 
 def contents(records: Sequence[RunRecord]) -> dict[str, Any]:
     """All that the report says, as plain data: the JSON file, and what the templates render."""
-    everything = cells(records)
+    return _contents(cells(records))
+
+
+def _contents(everything: Sequence[Cell], own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    records = [record for cell in everything for record in cell.records]
     lines = _raw_lines(everything)
     found = [cell for cell in everything if cell.key.undisturbed]
     struck = [cell for cell in everything if cell.key.fault]
@@ -203,6 +227,12 @@ def contents(records: Sequence[RunRecord]) -> dict[str, Any]:
         "again": again.rows(found),
         "observer": observer.rows(everything),
         "ledger": observer.ledger(found),
+        "harness": {
+            **{name: own[name] for name in ("recorded_at", "cpu", "cores", "python", "note")},
+            "rows": harness.rows(own, everything),
+        }
+        if own
+        else None,
         "breakdowns": [entry for cell in found if (entry := _breakdown(cell)) is not None],
         "cold": [entry for cell in found if (entry := _cold(cell)) is not None],
         "shares": [entry for cell in found if (entry := _share(cell)) is not None],
@@ -301,9 +331,9 @@ def _row(cell: Cell, among: Sequence[Cell], lines: dict[str, tuple[int, int]]) -
         "overhead": _estimated(cell, overhead),
         "handoff": _estimated(cell, handoff),
         "handoff_bounds": _handoff_bounds(cell),
-        "p95": _estimate(p95(cell.values(makespan))) if cell.measured else None,
-        "ratio": None if ratio is None else {**_estimate(ratio.estimate), "paired": ratio.paired},
-        "success": _estimate(proportion(len(cell.measured), answered)) if answered else None,
+        "p95": asdict(p95(cell.values(makespan))) if cell.measured else None,
+        "ratio": None if ratio is None else {**asdict(ratio.estimate), "paired": ratio.paired},
+        "success": asdict(proportion(len(cell.measured), answered)) if answered else None,
         "answered": answered,
         "failed": len(cell.failed),
         "void": len(cell.void),
@@ -337,20 +367,17 @@ def _sibling(one: Cell, other: Cell) -> bool:
 
 
 def _estimated(cell: Cell, of: Callable[[RunRecord], float | None]) -> dict[str, Any] | None:
-    values = cell.values(of)
-    if not values:
+    known = [(value, r.sample) for r in cell.measured if (value := of(r)) is not None]
+    if not known:
         return None
-    plans = [r.sample.plan_id + str(r.sample.index) for r in cell.measured if of(r) is not None]
+    values = [value for value, _ in known]
+    plans = [sample.plan_id + str(sample.index) for _, sample in known]
     blocks = plans if len(set(plans)) < len(plans) else None
     bootstrap = bootstrap_interval(values, blocks)
     return {
-        **_estimate(median_estimate(values)),
+        **asdict(median_estimate(values)),
         "bootstrap": None if bootstrap is None else asdict(bootstrap),
     }
-
-
-def _estimate(estimate: Estimate) -> dict[str, Any]:
-    return asdict(estimate)
 
 
 def _handoff_bounds(cell: Cell) -> dict[str, float] | None:
@@ -389,55 +416,48 @@ def _tuning(group: Group) -> list[dict[str, Any]]:
                     "difference": _difference(default, tuned),
                 }
             )
-    tested = [row["difference"] for row in rows if row["difference"] and row["difference"]["p"] is not None]
-    for entry, adjusted in zip(tested, holm([entry["p"] for entry in tested]), strict=True):
-        entry["p_holm"] = adjusted
+    tested = adjust(row["difference"] for row in rows)
+    for entry in tested:
         entry["tests"] = len(tested)
     return rows
 
 
 def _difference(one: Cell, other: Cell) -> dict[str, Any] | None:
     a, b = one.values(makespan), other.values(makespan)
-    if not a or not b:
-        return None
-    found: Difference = difference(a, b)
-    return {**asdict(found), "size": found.size, "p_holm": None, "tests": 0}
+    return {**plain(difference(a, b)), "tests": 0} if a and b else None
 
 
 def _breakdown(cell: Cell) -> dict[str, Any] | None:
     """Median of each part's sum over a run's steps; shares are of the sum of those medians' runs."""
-    sums = [found for record in cell.measured if (found := part_seconds(record))]
+    sums = [found for record in cell.measured if (found := _part_sums(record))]
     if not sums:
         return None
-    bounds = [_part_bounds(record) for record in cell.measured if part_seconds(record)]
-    whole = median([sum(found.values()) for found in sums])
+    whole = median([sum(seconds for seconds, _, _ in found.values()) for found in sums])
     names = sorted(
         {name for found in sums for name in found},
         key=lambda name: (PART_ORDER.index(name) if name in PART_ORDER else len(PART_ORDER), name),
     )
-    return {
-        **_named(cell),
-        "n": len(sums),
-        "left_out": len(cell.measured) - len(sums),
-        "parts": [
-            {
-                "name": name,
-                "median": (middle := median([found.get(name, 0.0) for found in sums])),
-                "at_least": median([bound.get(name, (0.0, 0.0))[0] for bound in bounds]),
-                "at_most": median([bound.get(name, (0.0, 0.0))[1] for bound in bounds]),
-                "share": middle / whole if whole else None,
-            }
-            for name in names
-        ],
-    }
+    parts = []
+    for name in names:
+        middle, low, high = map(median, zip(*(found.get(name, _NO_PART) for found in sums), strict=True))
+        share = middle / whole if whole else None
+        parts.append({"name": name, "median": middle, "at_least": low, "at_most": high, "share": share})
+    return {**_named(cell), "n": len(sums), "left_out": len(cell.measured) - len(sums), "parts": parts}
 
 
-def _part_bounds(record: RunRecord) -> dict[str, tuple[float, float]]:
-    assert record.breakdown is not None
-    sums: dict[str, tuple[float, float]] = {}
+_NO_PART = [0.0, 0.0, 0.0]
+
+
+def _part_sums(record: RunRecord) -> dict[str, list[float]]:
+    """Seconds, at least and at most, of a run by part name over its steps; empty where the record has errors."""
+    if record.breakdown is None or record.breakdown.errors:
+        return {}
+    sums: dict[str, list[float]] = {}
     for part in record.breakdown.parts:
-        low, high = sums.get(part.name, (0.0, 0.0))
-        sums[part.name] = (low + part.low, high + part.high)
+        found = sums.setdefault(part.name, [0.0, 0.0, 0.0])
+        found[0] += part.seconds
+        found[1] += part.low
+        found[2] += part.high
     return sums
 
 
@@ -449,8 +469,8 @@ def _cold(cell: Cell) -> dict[str, Any] | None:
         return None
     return {
         **_named(cell),
-        "cold": _estimate(median_estimate(cold)),
-        "warm": _estimate(median_estimate(warm)),
+        "cold": asdict(median_estimate(cold)),
+        "warm": asdict(median_estimate(warm)),
         "shift": difference(warm, cold).shift,
     }
 
@@ -511,9 +531,10 @@ def _curves(group: Group) -> list[dict[str, Any]]:
                 "configuration": key.configuration,
                 "knob": members[0].knob,
                 "parameters": dict(key.parameters),
-                "fixed": _estimate(curve.fixed),
-                "marginal": _estimate(curve.marginal),
+                "fixed": asdict(curve.fixed),
+                "marginal": asdict(curve.marginal),
                 "lengths": [{"steps": length, "n": n} for length, n in curve.lengths],
+                "points": [[length, round(value, 3)] for length, value in sorted(points)],
             }
         )
     return rows
@@ -632,12 +653,16 @@ _MARKUP = str.maketrans(
 )
 
 
-def _canonical(body: dict[str, Any]) -> str:
-    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+def _canonical(records: Sequence[RunRecord]) -> Iterator[bytes]:
+    """Each record as a line of canonical JSON."""
+    for record in records:
+        body = record.model_dump(mode="json")
+        yield json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
 
 
-def _write(path: Path, text: str) -> Path:
+def _write(path: Path, parts: Iterable[bytes]) -> Path:
     part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8", newline="\n")
+    with part.open("wb") as file:
+        file.writelines(parts)
     part.replace(path)
     return path

@@ -3,8 +3,9 @@
 Resampling uses a fixed seed: the same samples give the same answer on every machine.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from itertools import combinations
 from math import comb, isnan
 from typing import Any
@@ -16,8 +17,12 @@ SEED = 20_260_101
 LEVEL = 0.95
 RESAMPLES = 9_999
 CURVE_RESAMPLES = 999
+DRAWN_TO = 50
+"""Samples up to which a bootstrap draws: of more, the distribution that drawing would approach is computed."""
 EXACT_LIMIT = 20_000
 """A permutation test over at most this many arrangements looks at all of them."""
+NORMAL_FROM = 10_000
+"""Pairs of runs above which the rank sum's null distribution is taken for a normal one."""
 P95_FROM = 72
 """Fewest samples of which the 95th percentile has a distribution-free 95 % interval (0.95^72 < 0.025)."""
 
@@ -68,13 +73,24 @@ class Difference:
         return next((word for bound, word in bounds if abs(self.delta) < bound), "large")
 
 
+def p_by(n: int, m: int, exact: bool) -> str:
+    """How `difference` gets p from samples of these sizes, in words."""
+    return "exact" if exact else "Monte Carlo" if n * m <= NORMAL_FROM else "normal approximation"
+
+
 def median(samples: Sequence[float]) -> float:
     """The middle of the samples.
 
     Raises:
         ValueError: if there are none, or one is not a number.
     """
-    return float(np.median(_checked(samples)))
+    ordered = sorted(samples)
+    if not ordered:
+        raise ValueError("no samples")
+    if any(map(isnan, ordered)):
+        raise ValueError("a sample is not a number")
+    half = len(ordered) // 2
+    return float(ordered[half]) if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
 
 
 def order_interval(samples: Sequence[float], level: float = LEVEL, quantile: float = 0.5) -> Interval | None:
@@ -85,9 +101,15 @@ def order_interval(samples: Sequence[float], level: float = LEVEL, quantile: flo
     median and the answer says so. None for fewer than two samples, which enclose nothing.
     """
     ordered = np.sort(_checked(samples))
-    n = len(ordered)
-    if n < 2:
+    if len(ordered) < 2:
         return None
+    j, k, attained = _ranks(len(ordered), level, quantile)
+    return Interval(float(ordered[j - 1]), float(ordered[k - 1]), attained, f"order statistics {j} and {k}")
+
+
+@lru_cache(maxsize=1024)
+def _ranks(n: int, level: float, quantile: float) -> tuple[int, int, float]:
+    """Which order statistics enclose the quantile, and with what level."""
     tail = (1 - level) / 2
     below = scipy.stats.binom(n, quantile)
     ranks = np.arange(1, n + 1)
@@ -95,8 +117,7 @@ def order_interval(samples: Sequence[float], level: float = LEVEL, quantile: flo
     high_ranks = ranks[below.sf(ranks - 1) <= tail]
     j = int(low_ranks[-1]) if len(low_ranks) else 1
     k = int(high_ranks[0]) if len(high_ranks) else n
-    attained = float(below.cdf(k - 1) - below.cdf(j - 1))
-    return Interval(float(ordered[j - 1]), float(ordered[k - 1]), attained, f"order statistics {j} and {k}")
+    return j, k, float(below.cdf(k - 1) - below.cdf(j - 1))
 
 
 def median_estimate(samples: Sequence[float], level: float = LEVEL) -> Estimate:
@@ -115,9 +136,10 @@ def bootstrap_interval(
 ) -> Interval | None:
     """A bootstrap interval of the median. None for fewer than two samples, or two blocks.
 
-    BCa (Efron 1987) over samples; where BCa is not defined (all alike, or a degenerate jackknife), and over
-    `blocks` (each sample's block; whole blocks are drawn), the percentile method. Its coverage is nominal
-    only for large n: the order-statistic interval is the one to rely on for few samples.
+    BCa (Efron 1987) over samples; where BCa is not defined (all alike, or a degenerate jackknife), over
+    `blocks` (each sample's block; whole blocks are drawn), and for more than DRAWN_TO samples, the percentile
+    method. Its coverage is nominal only for large n: the order-statistic interval is the one to rely on for few
+    samples.
     """
     data = _checked(samples)
     if blocks is not None:
@@ -126,6 +148,9 @@ def bootstrap_interval(
         return None
     if np.all(data == data[0]):
         return Interval(float(data[0]), float(data[0]), level, "bootstrap (all samples alike)")
+    if len(data) > DRAWN_TO:
+        low, high = _every_resample(np.sort(data), level)
+        return Interval(low, high, level, "percentile bootstrap, all resamples")
     rng = np.random.default_rng(seed)
     with np.errstate(invalid="ignore", divide="ignore"):
         found = _bootstrap(data, level, "BCa", rng)
@@ -154,6 +179,47 @@ def _bootstrap(
             rng=rng,
         ).confidence_interval
     return float(interval.low), float(interval.high)
+
+
+def _every_resample(
+    ordered: np.ndarray[tuple[int], np.dtype[np.float64]], level: float
+) -> tuple[float, float]:
+    """Quantiles of the median over all n^n resamples, which is what drawing more and more of them comes to."""
+    low, high, weight = _median_ranks(len(ordered))
+    medians = (ordered[low] + ordered[high]) / 2
+    order = np.argsort(medians, kind="stable")
+    reached = np.cumsum(weight[order])
+    tail = (1 - level) / 2
+    at = np.searchsorted(reached, [tail * reached[-1], (1 - tail) * reached[-1]])
+    return float(medians[order[at[0]]]), float(medians[order[at[1]]])
+
+
+@lru_cache(maxsize=64)
+def _median_ranks(n: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Which two of n sorted samples are in the middle of a resample (one twice where n is odd), how probably.
+
+    The h-th smallest of a resample is at most the k-th sample where at least h draws of n are (Efron 1979, Ann.
+    Statist. 7). Of an even number, h draws have their largest at i and the other h their smallest at j > i in
+    C(n, h) ways (Hutson & Ernst 2000, J. R. Stat. Soc. B 62). Ranks count from 0; what is rarer than 1e-9 is
+    left out.
+    """
+    h = (n + 1) // 2
+    share = np.arange(n + 1) / n
+    lower = np.diff(scipy.stats.binom.sf(h - 1, n, share))
+    if n % 2:
+        (kept,) = np.nonzero(lower > 1e-9)
+        return kept, kept, lower[kept]
+    ways = scipy.special.gammaln(n + 1) - 2 * scipy.special.gammaln(h + 1)
+    with np.errstate(divide="ignore"):
+        largest = np.diff(np.exp(ways / 2 + h * np.log(share)))
+        above = np.exp(ways / 2 + h * np.log(1 - share))
+    smallest = -np.diff(above)
+    kept = np.flatnonzero((lower > 1e-9) | (lower[::-1] > 1e-9))
+    i, j = np.meshgrid(kept, kept, indexing="ij")
+    same = lower[kept] - largest[kept] * above[kept + 1]
+    weight = np.where(i < j, largest[i] * smallest[j], 0.0) + np.diag(same)
+    chosen = i <= j
+    return i[chosen], j[chosen], weight[chosen]
 
 
 def _block_interval(
@@ -188,9 +254,9 @@ def difference(first: Sequence[float], second: Sequence[float], seed: int = SEED
     """Whether and by how much the second sample is larger than the first.
 
     A two-sided permutation test of the rank sum (ties shared), which is that of Cliff's delta: exact over
-    all arrangements up to EXACT_LIMIT, else Monte Carlo with (b + 1) / (m + 1) (Phipson & Smyth 2010). The
-    interval of the shift inverts the same test (Hollander & Wolfe, *Nonparametric Statistical Methods*,
-    §4.3).
+    all arrangements up to EXACT_LIMIT, else Monte Carlo with (b + 1) / (m + 1) (Phipson & Smyth 2010), and by
+    the normal approximation with tie correction above NORMAL_FROM pairs. The interval of the shift inverts the
+    same test (Hollander & Wolfe, *Nonparametric Statistical Methods*, §4.3).
     """
     a, b = _checked(first), _checked(second)
     n, m = len(a), len(b)
@@ -204,6 +270,8 @@ def difference(first: Sequence[float], second: Sequence[float], seed: int = SEED
         note = f"n={n} and {m} are too few: no p below {smallest:.2g} is possible"
     elif np.all(gaps == gaps[0]) and gaps[0] == 0:
         p = 1.0
+    elif n * m > NORMAL_FROM:
+        p = float(scipy.stats.mannwhitneyu(a, b, method="asymptotic").pvalue)
     else:
         p = _permutation_p(scipy.stats.rankdata(np.concatenate([a, b])), n, exact, seed)
     return Difference(
@@ -221,21 +289,21 @@ def difference(first: Sequence[float], second: Sequence[float], seed: int = SEED
 def _permutation_p(
     ranks: np.ndarray[tuple[int], np.dtype[np.float64]], n: int, exact: bool, seed: int
 ) -> float:
-    def rank_sum(first: np.ndarray, second: np.ndarray, axis: int = -1) -> np.ndarray:
-        del second
-        return np.asarray(np.sum(first, axis=axis))
+    """As `scipy.stats.permutation_test` has it. Sums of ranks are halves of integers: no rounding, no tolerance."""
+    sums = ranks[_arrangements(n, len(ranks) - n, exact, seed)].sum(axis=1)
+    observed = ranks[:n].sum()
+    fewer = int(min(np.count_nonzero(sums <= observed), np.count_nonzero(sums >= observed)))
+    added = 0 if exact else 1  # the arrangement that was observed
+    return min(1.0, 2 * ((fewer + added) / (len(sums) + added)))
 
-    result = scipy.stats.permutation_test(
-        (ranks[:n], ranks[n:]),
-        rank_sum,
-        permutation_type="independent",
-        vectorized=True,
-        n_resamples=np.inf if exact else RESAMPLES,
-        batch=2000,
-        alternative="two-sided",
-        rng=np.random.default_rng(seed),
-    )
-    return float(result.pvalue)
+
+@lru_cache(maxsize=16)
+def _arrangements(n: int, m: int, exact: bool, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Which n of n + m make the first sample: every way, or RESAMPLES ways drawn."""
+    if exact:
+        return np.array(list(combinations(range(n + m), n)))
+    rng = np.random.default_rng(seed)
+    return np.array([rng.permutation(n + m)[:n] for _ in range(RESAMPLES)])
 
 
 def _shift_interval(
@@ -244,25 +312,27 @@ def _shift_interval(
     """Order statistics of the pairwise differences, by the null distribution of Mann–Whitney's U."""
     if n < 2 or m < 2:
         return None
-    tail = (1 - level) / 2
-    if n * m > _EXACT_U:
-        middle, spread = n * m / 2, (n * m * (n + m + 1) / 12) ** 0.5
-        c = max(1, int(middle - float(scipy.stats.norm.isf(tail)) * spread))
-        attained = 1 - 2 * float(scipy.stats.norm.cdf((c - 0.5 - middle) / spread))
-    else:
-        counts = _mann_whitney(n, m)
-        total, below, c = sum(counts), 0, 0
-        # Integers: at these sizes floats would lose the tails.
-        while (below + counts[c]) / total <= tail:
-            below += counts[c]
-            c += 1
-        attained = 1 - 2 * below / total
-        if c == 0:  # even the extremes leave more outside than asked for: the widest, and what it attains
-            c, attained = 1, 1 - 2 * counts[0] / total
+    c, attained = _shift_rank(n, m, level)
     return Interval(float(gaps[c - 1]), float(gaps[len(gaps) - c]), attained, "Hodges–Lehmann, Mann–Whitney")
 
 
-_EXACT_U = 10_000
+@lru_cache(maxsize=1024)
+def _shift_rank(n: int, m: int, level: float) -> tuple[int, float]:
+    """Which of the ordered differences, from either end, bounds the shift, and with what level."""
+    tail = (1 - level) / 2
+    if n * m > NORMAL_FROM:
+        middle, spread = n * m / 2, (n * m * (n + m + 1) / 12) ** 0.5
+        c = max(1, int(middle - float(scipy.stats.norm.isf(tail)) * spread))
+        return c, 1 - 2 * float(scipy.stats.norm.cdf((c - 0.5 - middle) / spread))
+    counts = _mann_whitney(n, m)
+    total, below, c = sum(counts), 0, 0
+    # Integers: at these sizes floats would lose the tails.
+    while (below + counts[c]) / total <= tail:
+        below += counts[c]
+        c += 1
+    if c == 0:  # even the extremes leave more outside than asked for: the widest, and what it attains
+        return 1, 1 - 2 * counts[0] / total
+    return c, 1 - 2 * below / total
 
 
 def _mann_whitney(n: int, m: int) -> list[int]:
@@ -285,6 +355,19 @@ def holm(ps: Sequence[float]) -> list[float]:
         highest = max(highest, min(1.0, (len(ps) - rank) * ps[index]))
         adjusted[index] = highest
     return adjusted
+
+
+def plain(found: Difference) -> dict[str, Any]:
+    """As plain data, with its size in words and room for what `adjust` makes of p."""
+    return {**asdict(found), "size": found.size, "p_holm": None}
+
+
+def adjust(found: Iterable[dict[str, Any] | None]) -> list[dict[str, Any]]:
+    """Those `plain` differences that have a p, with `p_holm` filled in: one family of tests."""
+    tested = [each for each in found if each is not None and each["p"] is not None]
+    for each, adjusted in zip(tested, holm([each["p"] for each in tested]), strict=True):
+        each["p_holm"] = adjusted
+    return tested
 
 
 def proportion(successes: int, n: int, level: float = LEVEL) -> Estimate:

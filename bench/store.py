@@ -24,6 +24,8 @@ PUBLISHED = Path(__file__).resolve().parent.parent / "docs" / "results"
 """The results that this version was published with."""
 LOCK = "runs.lock"
 ORPHAN_TRIES = 30
+BLOCK = 1 << 20
+"""Bytes read at once: memory for this many is used again, where a whole file's would be asked for anew."""
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,14 @@ class Store:
     A record that `append` returned is on disk. Opening puts a last line torn by a crash aside, in
     `runs.torn-<n>.jsonl`, and says so in `notices`; any other damage is an error and nothing is changed.
 
+    With `read_as` every line is read at once as that kind of record: less work than to open first and read then.
+
     Raises:
         BenchError: if a line is damaged, or the folder cannot be read.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, read_as: type[RunRecord] | None = None) -> None:
+        self._read_as = read_as
         self.folder = folder
         self.path = folder / FILE
         self.notices: list[str] = []
@@ -157,16 +162,33 @@ class Store:
         unread = self._spans[len(self._parsed) :]
         if unread:
             with _explained(self.path, "the file as it is"):
-                data = self.path.read_bytes() if len(unread) > 1 else b""
                 handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
             try:
-                with _no_collection():
+                with no_collection():
                     for start, end in unread:
-                        line = data[start:end] if data else _read(handle, start, end)
-                        self._parsed.append(_parse(RunRecord, self.path, line, len(self._parsed) + 1))
+                        line, number = _read(handle, start, end), len(self._parsed) + 1
+                        self._parsed.append(_parse(self._read_as or RunRecord, self.path, line, number))
             finally:
                 os.close(handle)
         return list(self._parsed)
+
+    def lines(self, records: Sequence[RunRecord]) -> Iterator[bytes]:
+        """The line of each of its records, newline included, in the order given.
+
+        As stored where its bytes are those that were sealed; otherwise the record's canonical JSON.
+        """
+        numbers = {(record.run_id, record.sha256): at for at, record in enumerate(self.records())}
+        with _explained(self.path, "the file as it is"):
+            handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for record in records:
+                at = numbers[record.run_id, record.sha256]
+                line = _read(handle, *self._spans[at])
+                if not _is_sealed(line, record.sha256):
+                    line = _canonical(_parse(RunRecord, self.path, line, at + 1).model_dump(mode="json"))
+                yield line + b"\n"
+        finally:
+            os.close(handle)
 
     def done(self, plan_id: str) -> set[tuple[str, int]]:
         """(scenario key, index) of the plan's samples that need no further run: all but void ones."""
@@ -213,15 +235,36 @@ class Store:
             self._inode = status.st_ino
         if status.st_size == self._offset:
             return
-        added = _read(handle, self._offset, status.st_size)
-        *lines, tail = added.split(b"\n")
-        if not tail and lines and not _is_json(lines[-1]):
-            tail = lines.pop() + b"\n"
-        with _no_collection():
-            for line in lines:
-                self._index(_parse(_Head, self.path, line, len(self._spans) + 1), len(line) + 1)
+        with no_collection():
+            tail = self._take(handle, status.st_size)
         if tail:
             self._set_aside(handle, tail)
+
+    def _take(self, handle: int, end: int) -> bytes:
+        """Take note of every whole line up to `end`; what is left at the end, torn, is returned."""
+        last: bytes | None = None
+        rest = b""
+        for start in range(self._offset, end, BLOCK):
+            *lines, rest = (rest + _read(handle, start, min(start + BLOCK, end))).split(b"\n")
+            for line in lines:
+                if last is not None:
+                    self._note(last)
+                last = line
+        if last is not None and not rest and not _is_json(last):
+            return last + b"\n"
+        if last is not None:
+            self._note(last)
+        return rest
+
+    def _note(self, line: bytes) -> None:
+        number = len(self._spans) + 1
+        if self._read_as is None or len(self._parsed) < len(
+            self._spans
+        ):  # what was appended here is read later
+            self._index(_parse(_Head, self.path, line, number), len(line) + 1)
+        else:
+            self._parsed.append(_parse(self._read_as, self.path, line, number))
+            self._index(self._parsed[-1], len(line) + 1)
 
     def _set_aside(self, handle: int, tail: bytes) -> None:
         number = 1
@@ -337,6 +380,14 @@ def _canonical(body: dict[str, Any]) -> bytes:
     return text.encode()
 
 
+def _is_sealed(line: bytes, sha256: str) -> bool:
+    """Whether this is, but for the seal itself, the text that the seal was taken over: so it is canonical JSON."""
+    before, _, after = line.partition(b'"sha256":"%s",' % sha256.encode())
+    found = hashlib.sha256(before)
+    found.update(after)
+    return found.hexdigest() == sha256
+
+
 def _line(record: RunRecord) -> tuple[RunRecord, bytes]:
     """The sealed record and its line: the same canonical JSON that its sha256 is taken over."""
     try:
@@ -367,8 +418,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 @contextlib.contextmanager
-def _no_collection() -> Iterator[None]:
-    """Many objects are made and none is garbage: looking for some takes a third of the time."""
+def no_collection() -> Iterator[None]:
+    """No search for garbage: where many objects are made and kept, looking for some takes a third of the time."""
     was = gc.isenabled()
     gc.disable()
     try:

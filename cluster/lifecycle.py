@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from cluster import engine, gobuild, host, images, kind_cluster, node_image, pins, services
+from cluster import engine, gobuild, host, images, kind_cluster, node_image, pins
 from cluster.engine import Docker
 from cluster.errors import ClusterError
 from cluster.stages import Log, Outputs, Report, Stages, lanes, silent
@@ -120,6 +120,8 @@ def _up(stages: Stages, mode: ImagesMode, orchestrators: tuple[str, ...]) -> Clu
         oci_wrapper=wrapper is not None,
         images=references,
     )
+    from cluster import services  # with Kubernetes' client, which other commands need not wait for
+
     services.deploy(stages, info, node)
     write_atomic(where.info, info.to_json() + "\n")
     images.prune(docker, {*tags.values(), node_tag, *_stamped_tags(where)})
@@ -347,6 +349,8 @@ def status() -> Status:
         found = info()
     except ClusterError:
         found = None
+    from cluster import services
+
     components = services.states(found) if found and node == "running" else {}
     return Status(version, engine.owned_pid(where) is not None, node, found, components)
 

@@ -14,9 +14,12 @@ import pytest
 
 from bench.report import build
 from bench.store import Store
+from tests.unit.made_records import made, scenario
 from tests.unit.test_lineage import asked, complete
 
 ROOT = Path(__file__).parents[2]
+NAMES = ("argo", "airflow", "dagster", "kfp", "pods", "prefect", "seventh", "eighth")
+LENGTHS = (3, 10)
 DARK, LIGHT = "0", "1"
 PROBE = """
 const lum = c => { const v = c.match(/[\\d.]+/g).slice(0, 3).map(x => { x /= 255;
@@ -34,6 +37,13 @@ addEventListener('load', () => {
     width: d.documentElement.clientWidth, scroll: d.documentElement.scrollWidth,
     contrast: Math.min(...contrasts), back: back(d.body), texts: text.length,
     tables: d.querySelectorAll('table').length, bars: d.querySelectorAll('svg.bars rect').length,
+    names: [...d.querySelectorAll('svg.curves > text')].map(e => e.textContent),
+    inks: Math.min(...[...d.querySelectorAll('svg.curves text, svg.curves g path')].map(e => {
+      const s = w.getComputedStyle(e), a = lum(e.tagName == 'text' ? s.fill : s.stroke), b = lum(back(e));
+      return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) })),
+    runs: [...d.querySelectorAll('svg.curves svg path[transform]')].filter(
+      e => e.getBoundingClientRect().width > 2).length,
+    lines: [...d.querySelectorAll('svg.curves path.fit')].filter(e => e.getBoundingClientRect().width > 50).length,
     dots: d.querySelectorAll('svg.dots circle').length,
     seen: [...d.querySelectorAll('svg.dots circle')].filter(e => e.getBoundingClientRect().width > 2).length,
     unnamed: [...d.querySelectorAll('[tabindex], [role=img]')].filter(e => !e.getAttribute('aria-label')).length,
@@ -64,9 +74,12 @@ def chromium() -> str:
 
 @pytest.fixture(scope="session")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Of the stored results, and of runs with answers about lineage."""
+    """Of the stored results, and of runs with answers about lineage and of chains of two lengths."""
     out = tmp_path_factory.mktemp("report")
-    build([*Store(ROOT / "docs" / "results").records(), asked(0, complete())], out)
+    chains = [
+        made(scenario(name, "chain", length), n) for name in NAMES for length in LENGTHS for n in range(2)
+    ]
+    build([*Store(ROOT / "docs" / "results").records(), asked(0, complete()), *chains], out)
     yield (out / "report.html").read_text(encoding="utf-8")
 
 
@@ -94,6 +107,11 @@ def test_the_page_can_be_read(chromium: str, page: str, tmp_path: Path, width: i
     found = looked_at(chromium, page, tmp_path, width, scheme)
     assert found["texts"] > 100 and found["tables"] > 5 and found["bars"] > 10
     assert found["dots"] == found["seen"] > 20, "every run of the comparison is a dot that can be seen"
+    assert found["runs"] >= 2 * len(NAMES) * len(LENGTHS) and found["lines"] >= len(NAMES), (
+        "and of the curves"
+    )
+    assert all(any(text.startswith(f"{name} default: ") for text in found["names"]) for name in NAMES)
+    assert found["inks"] >= 3, "WCAG 2.2 AA, for what is drawn"
     assert found["scroll"] <= found["width"], "the page itself does not scroll sideways; its tables do"
     assert found["contrast"] >= 4.5, "WCAG 2.2 AA"
     assert (found["back"] == "rgb(255, 255, 255)") == (scheme == LIGHT)

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from adapters.base import BenchError
-from bench import headline, report
+from bench import harness, headline, report
+from bench.records import Outline
 from bench.store import Store
 
 ROOT = Path(__file__).parents[2]
@@ -25,7 +26,11 @@ def test_the_table_is_that_of_the_stored_rows(tmp_path: Path) -> None:
 def test_the_stored_report_is_rebuilt_byte_for_byte(tmp_path: Path) -> None:
     store = Store(RESULTS)
     assert store.verify() == []
-    for path in report.build(store.records(), tmp_path):
+    own = harness.load(RESULTS)
+    for path in report.build(store.records(), tmp_path / "whole", own=own):
+        assert filecmp.cmp(path, RESULTS / path.name, shallow=False), path.name
+    outlines = Store(RESULTS, read_as=Outline)
+    for path in report.build(outlines.records(), tmp_path / "outlines", outlines.lines, own):
         assert filecmp.cmp(path, RESULTS / path.name, shallow=False), path.name
 
 

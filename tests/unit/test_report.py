@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 from itertools import pairwise
@@ -12,9 +13,9 @@ from typing import Any
 import pytest
 
 from adapters.base import BenchError
-from bench import headline
+from bench import harness, headline
 from bench.cells import makespan
-from bench.page import ticks
+from bench.curves import LINE, TOP, _spread, ticks
 from bench.records import Environment, Resources, RunRecord, Sample, Usage, Verification, Window
 from bench.report import build, contents
 from bench.statistics import median
@@ -45,14 +46,27 @@ def row(table: dict[str, Any], orchestrator: str, configuration: str = "default"
 
 
 def test_the_same_records_give_the_same_bytes_in_any_order_zone_and_hash_seed(tmp_path: Path) -> None:
-    records = [*study(4), made(status="failed", reason="why"), made(number=1, status="void")]
+    chains = [made(scenario("argo", "chain", length), n) for length in (10, 20) for n in range(2)]
+    records = [*study(4), *chains, made(status="failed", reason="why"), made(number=1, status="void")]
+    timing = {"n": 3, "median": 0.02, "q1": 0.01, "q3": 0.03}
+    own: dict[str, Any] = {
+        "recorded_at": "2026-09-21T12:00:00Z",
+        "cpu": "made up",
+        "cores": 2,
+        "python": "3.11.7",
+    }
+    own["note"] = "others ran beside"
+    own["benchmarks"] = {"test_one_sample": {"": timing}, "test_step": {"ledger_seconds": timing}}
+    (tmp_path / harness.FILE).write_text(json.dumps(own))
     raw = tmp_path / "in.jsonl"
     raw.write_text("".join(r.model_dump_json() + "\n" for r in records))
     code = (
-        "import sys, pathlib; from bench.report import build; from bench.records import RunRecord;"
+        "import sys, pathlib; from bench import harness; from bench.report import build;"
+        "from bench.records import RunRecord;"
         "lines = pathlib.Path(sys.argv[1]).read_text().splitlines();"
         "import random; random.Random(int(sys.argv[3])).shuffle(lines);"
-        "build([RunRecord.model_validate_json(line) for line in lines], pathlib.Path(sys.argv[2]))"
+        "records = [RunRecord.model_validate_json(line) for line in lines];"
+        "build(records, pathlib.Path(sys.argv[2]), own=harness.load(pathlib.Path(sys.argv[1]).parent))"
     )
     for number, zone in enumerate(["UTC", "Pacific/Chatham"]):
         environment = {**os.environ, "TZ": zone, "PYTHONHASHSEED": str(number), "LC_ALL": "C"}
@@ -63,7 +77,7 @@ def test_the_same_records_give_the_same_bytes_in_any_order_zone_and_hash_seed(tm
     assert first == second
     names = ("report.md", "report.html", "report.json", "runs.jsonl")
     assert set(first) == set(names)
-    assert build(records, tmp_path / "0") == [tmp_path / "0" / name for name in names]
+    assert build(records, tmp_path / "0", own=own) == [tmp_path / "0" / name for name in names]
     assert {path.name: path.read_bytes() for path in (tmp_path / "0").iterdir()} == first
 
 
@@ -432,3 +446,41 @@ def test_chains_of_two_lengths_give_the_cost_of_a_step(tmp_path: Path) -> None:
     assert row["marginal"]["value"] == pytest.approx((middle[10] - middle[3]) / 7, rel=0.1)
     assert "## The cost of a step\n\nA straight line" in written(records, tmp_path)
     assert contents(records[:3])["curves"] == []
+
+
+def test_the_cost_of_a_step_is_drawn_with_every_run_its_line_and_its_name(tmp_path: Path) -> None:
+    kinds = [("argo", "default", 2.0), ("argo", "tuned", 1.5), ("pods", "default", 0.3)]
+    records = [
+        made(scenario(name, "chain", length, configuration=configuration), n, handoff=handoff)
+        for name, configuration, handoff in kinds
+        for length in (3, 10)
+        for n in range(4)
+    ]
+    local = [made(scenario("airflow", "chain", length, target="local"), 0) for length in (1, 5)]
+    written([*records, *local], tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    charts = re.findall(r"<figure>(?:(?!</figure>).)*?<svg class=\"curves\".*?</figure>", page, re.DOTALL)
+    assert len(charts) == 2, "a chart for each target"
+    kind = next(chart for chart in charts if "kind, one pod per step" in chart)
+    assert (kind.count("<title>"), kind.count('class="fit"')) == (len(records), 3)
+    assert "argo tuned, 10 steps: " in kind
+    label = re.search(r'aria-label="([^"]*)"', kind)
+    rows = [row for row in contents(records)["curves"] if row["target"] == "kind"]
+    for entry in rows:
+        name = f"{entry['orchestrator']} {entry['configuration']}: "
+        assert label and name in label[1] and f">{name}" in kind
+        assert len(entry["points"]) == 8
+    shapes = re.findall(r'<g class="ink\d"><path class="lead"[^>]*><path [^>]*d="([^"]*)"', kind)
+    assert len(set(shapes)) == 3, "told apart without colour"
+    written(records[:4], tmp_path / "one length")
+    assert '<svg class="curves"' not in (tmp_path / "one length" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("ends", [[50.0], [30.0, 30.0, 31.0, 200.0], [315.0, 316.0, 316.0], [26.0] * 15])
+def test_names_at_the_ends_of_lines_do_not_touch(ends: list[float]) -> None:
+    placed = _spread(ends, 316.0)
+    assert all(b - a >= LINE for a, b in pairwise(sorted(placed)))
+    assert min(placed) >= TOP and max(placed) <= 316
+    assert sorted(range(len(ends)), key=lambda i: ends[i]) == sorted(
+        range(len(ends)), key=lambda i: placed[i]
+    )

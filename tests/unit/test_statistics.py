@@ -1,6 +1,7 @@
 """Statistics against published values, against scipy's own independent routes, and by simulation."""
 
-from itertools import combinations
+from collections import Counter
+from itertools import combinations, product
 from math import comb
 
 import numpy as np
@@ -8,6 +9,11 @@ import pytest
 from scipy import stats
 
 from bench.statistics import (
+    EXACT_LIMIT,
+    RESAMPLES,
+    SEED,
+    _median_ranks,
+    adjust,
     bootstrap_interval,
     cost_curve,
     difference,
@@ -17,7 +23,9 @@ from bench.statistics import (
     order_interval,
     outliers,
     p95,
+    p_by,
     paired_ratio,
+    plain,
     proportion,
 )
 
@@ -87,6 +95,36 @@ def test_bootstrap_where_bca_is_undefined_or_there_is_too_little() -> None:
     mostly = bootstrap_interval([1.0, 1.0, 1.0, 1.0, 5.0])
     assert mostly is not None
     assert not np.isnan([mostly.low, mostly.high]).any()
+
+
+@pytest.mark.parametrize("n", [51, 52, 101, 200])
+def test_of_many_samples_all_resamples_are_what_drawing_approaches(n: int) -> None:
+    data = np.random.default_rng(n).exponential(size=n)
+    found = bootstrap_interval(list(data))
+    assert found is not None
+    assert found.method == "percentile bootstrap, all resamples"
+    drawn = stats.bootstrap((data,), np.median, n_resamples=20_000, method="percentile", rng=1)
+    ordered = np.sort(data)
+    for value, reference in (
+        (found.low, drawn.confidence_interval.low),
+        (found.high, drawn.confidence_interval.high),
+    ):
+        assert abs(np.searchsorted(ordered, value) - np.searchsorted(ordered, reference)) <= 1
+    assert _median_ranks(n)[2].sum() == pytest.approx(1, abs=1e-7)
+    assert bootstrap_interval(list(data[::-1])) == found
+
+
+def test_all_resamples_of_five_are_those_counted_by_hand() -> None:
+    """3,125 resamples of five samples, 1,296 of four: every one looked at."""
+    for n in (4, 5):
+        low, high, weight = _median_ranks(n)
+        counted = Counter(float(np.median(each)) for each in product(range(n), repeat=n))
+        found: Counter[float] = Counter()
+        for i, j, share in zip(low, high, weight, strict=True):
+            found[(i + j) / 2] += share
+        assert {value: share for value, share in found.items() if share > 1e-9} == pytest.approx(
+            {value: count / n**n for value, count in counted.items()}
+        )
 
 
 def test_bootstrap_over_blocks_is_wider_where_blocks_differ() -> None:
@@ -260,3 +298,44 @@ def test_cost_curves_cover_about_as_often_as_they_say() -> None:
         assert found is not None
         inside += found.low <= 0.5 <= found.high
     assert inside >= 49
+
+
+@pytest.mark.parametrize(("n", "m"), [(3, 9), (5, 5), (9, 9), (12, 30)])
+def test_the_permutation_test_is_scipys(n: int, m: int) -> None:
+    rng = np.random.default_rng(n * m)
+    for decimals in (1, 6):
+        a, b = rng.normal(size=n).round(decimals), (rng.normal(size=m) + 0.4).round(decimals)
+        ranks = stats.rankdata(np.concatenate([a, b]))
+        exact = comb(n + m, n) <= EXACT_LIMIT
+        reference = stats.permutation_test(
+            (ranks[:n], ranks[n:]),
+            lambda x, y, axis=-1: np.sum(x, axis=axis),
+            vectorized=True,
+            n_resamples=np.inf if exact else RESAMPLES,
+            rng=np.random.default_rng(SEED),
+        )
+        found = difference(list(a), list(b))
+        assert (found.p, found.exact) == (reference.pvalue, exact)
+        assert p_by(n, m, found.exact) == ("exact" if exact else "Monte Carlo")
+
+
+def test_many_runs_are_tested_by_the_normal_approximation() -> None:
+    rng = np.random.default_rng(4)
+    a, b = list(rng.normal(size=150)), list(rng.normal(size=150) + 0.2)
+    found = difference(a, b)
+    assert found.p == pytest.approx(stats.mannwhitneyu(a, b, method="asymptotic").pvalue)
+    assert p_by(150, 150, found.exact) == "normal approximation"
+    assert (
+        found.shift_interval is not None
+        and found.shift_interval.low < found.shift < found.shift_interval.high
+    )
+    assert difference([0.0], list(range(1, 61))).p is not None, "one run against sixty"
+
+
+def test_only_differences_with_a_p_are_of_the_family() -> None:
+    far = plain(difference([1, 2, 3, 4, 5, 6], [11, 12, 13, 14, 15, 16]))
+    near = plain(difference([1, 2, 3, 4, 5, 6], [1.5, 2.5, 3.5, 4.5, 5.5, 6.5]))
+    few = plain(difference([1, 2], [3, 4]))
+    assert adjust([far, None, few, near]) == [far, near]
+    assert (far["p_holm"], few["p_holm"]) == (pytest.approx(2 * far["p"]), None)
+    assert (far["size"], near["p_holm"]) == ("large", near["p"])

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.base import BenchError
-from bench.records import RunRecord
+from bench.records import Outline, RunRecord
 from bench.store import Store, by_run_id, default_folder
 from tests.unit.made_records import made, scenario, small
 
@@ -289,6 +289,46 @@ def test_ten_thousand_records_load(tmp_path: Path) -> None:
             changed = line.replace('"run_id":"run"', f'"run_id":"run-{index}"')
             file.write(changed.replace('"index":0', f'"index":{index}') + "\n")
     assert len(Store(tmp_path).done("plan")) == 10_000
+
+
+def test_an_outline_is_the_record_without_what_steps_said_of_their_data(tmp_path: Path) -> None:
+    full = Store(tmp_path).append(made())
+    torn = b"torn"
+    with (tmp_path / "runs.jsonl").open("ab") as file:
+        file.write(torn)
+    store = Store(tmp_path, read_as=Outline)
+    assert "torn by a crash" in store.notices[0]
+    (found,) = store.records()
+    assert all(row["data"] == {} for row in found.ledger)
+    assert any(row["data"] for row in full.ledger)
+    for row, whole in zip(found.ledger, full.ledger, strict=True):
+        assert all(row[name] == whole[name] for name in row if name != "data")
+    rest = found.model_dump(exclude={"ledger"})
+    assert rest == full.model_dump(exclude={"ledger"})
+    store.append(small("run-2", 5))
+    assert [r.run_id for r in store.records()] == [full.run_id, "run-2"]
+    assert store.done("plan") == {(full.scenario.key, 0), (scenario("noop", "chain", 3).key, 5)}
+    assert b"".join(store.lines(store.records())) == store.path.read_bytes()
+    store.append(small("run-3", 6))
+    Store(tmp_path).append(small("run-4", 7))
+    store.append(small("run-5", 8))
+    assert [r.run_id for r in store.records()] == [full.run_id, "run-2", "run-3", "run-4", "run-5"]
+
+
+def test_lines_are_those_that_were_sealed_and_canonical_where_they_are_not(tmp_path: Path) -> None:
+    store = filled(tmp_path, 3)
+    lines = store.path.read_bytes().splitlines(keepends=True)
+    assert list(store.lines(store.records()[::-1])) == lines[::-1]
+    store.path.write_bytes(store.path.read_bytes().replace(b'"cold":', b'"cold": '))
+    again = Store(tmp_path, read_as=Outline)
+    assert b"".join(again.lines(again.records())) == b"".join(lines)
+
+
+def test_a_line_longer_than_a_block_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    records = filled(tmp_path, 5).records()
+    for size in (1, 7, 1000):
+        monkeypatch.setattr("bench.store.BLOCK", size)
+        assert Store(tmp_path).records() == records
 
 
 def test_a_run_is_found_by_the_beginning_of_its_id() -> None:
