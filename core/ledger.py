@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 from core.errors import BadInput, LedgerError
+from core.http import client
 
 if TYPE_CHECKING:
     import httpx
@@ -230,11 +231,8 @@ class HttpLedger:
 
         self.uri = uri.rstrip("/")
         self._give_up_seconds = give_up_seconds
-        self._client = httpx.Client(
-            base_url=self.uri,
-            headers={TOKEN_HEADER: token},
-            timeout=httpx.Timeout(10.0, connect=5.0),
-            trust_env=False,
+        self._client = client(
+            self.uri, headers={TOKEN_HEADER: token}, timeout=httpx.Timeout(10.0, connect=5.0)
         )
 
     def append(self, event: Event) -> Receipt:

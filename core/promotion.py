@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from core.errors import BenchError, ServingError
+from core.http import client
 from core.ledger import TOKEN_HEADER
 from core.registry import TAG_INTENT, TAG_PROMOTED, ModelVersion, Registry
 
@@ -80,12 +81,8 @@ class Serving:
     """Client of the serving service. Every call raises ServingError, naming the URI."""
 
     def __init__(self, uri: str, token: str) -> None:
-        import httpx
-
         self.uri = uri.rstrip("/")
-        self._http = httpx.Client(
-            base_url=self.uri, headers={TOKEN_HEADER: token}, timeout=60.0, trust_env=False
-        )
+        self._http = client(self.uri, headers={TOKEN_HEADER: token}, timeout=60.0)
 
     def _call(self, method: str, path: str, **arguments: Any) -> tuple[int, dict[str, Any]]:
         import httpx

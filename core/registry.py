@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from core.errors import RegistryError
+from core.http import client
 
 CHAMPION = "champion"
 TAG_RUN = "bench.run_id"
@@ -303,17 +304,9 @@ class ConfigMapProxy:
     CONFIG_MAP = "model-registry-proxy"
 
     def __init__(self, server: str, namespace: str, token: str, verify: ssl.SSLContext | bool) -> None:
-        import httpx
-
         self._path = f"/api/v1/namespaces/{namespace}/configmaps"
         self.uri = f"{server}{self._path}/{self.CONFIG_MAP}"
-        self._http = httpx.Client(
-            base_url=server,
-            headers={"Authorization": f"Bearer {token}"},
-            verify=verify,
-            timeout=10.0,
-            trust_env=False,
-        )
+        self._http = client(server, headers={"Authorization": f"Bearer {token}"}, verify=verify, timeout=10.0)
 
     @classmethod
     def in_cluster(cls) -> ConfigMapProxy:
