@@ -97,7 +97,7 @@ class LocalRuntime:
         self._note(new)
         env = {**self.env(), "PREFECT_SERVER_DATABASE_CONNECTION_URL": self._database_url(database)}
         words = ("server", "start", "--host", "127.0.0.1", "--port", str(new.port))
-        self.servers.start(SERVER, [self._program(), *words], env, self._folder, new.port)
+        self.servers.start(SERVER, [self._program(), *words], env, self._folder)
         try:
             self.servers.wait_until(self._server_health, [SERVER], SERVER_SECONDS)
         except BenchError as error:
