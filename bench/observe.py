@@ -51,6 +51,9 @@ class Scene(Protocol):
     def told(self, text: str) -> str:
         """A text as results may have it."""
 
+    def refuse_foreign(self, namespaces: Iterable[str]) -> None:
+        """Raises `Unsupported` where one of the namespaces that an orchestrator would use is somebody else's."""
+
     def quiet(self, but: str) -> None:
         """Stop the servers of every orchestrator but one: they would take CPU from what is measured."""
 
@@ -224,6 +227,12 @@ class ClusterScene:
         text = self.where.kube.service_get(SYSTEM_NAMESPACE, LEDGER_SERVICE, "events", {"run_id": run_id})
         return [json.loads(line) for line in text.splitlines() if line]
 
+    def refuse_foreign(self, namespaces: Iterable[str]) -> None:
+        """See `Scene`."""
+        for name in set(namespaces):
+            identity = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+            self.where.kube.refuse_foreign(identity)
+
     def quiet(self, but: str) -> None:
         """Scale the servers of the others to zero, also those that an earlier command left."""
         quiet(self.where.kube, but)
@@ -337,6 +346,9 @@ class LocalScene:
         """See `Scene`."""
         return of_servers(self.where.servers, components)
 
+    def refuse_foreign(self, namespaces: Iterable[str]) -> None:
+        """Nothing: there are no namespaces."""
+
     def quiet(self, but: str) -> None:
         """Nothing: servers end with the command that started them, and the runner stops those of its own."""
 
@@ -375,6 +387,9 @@ class EmptyScene:
     def told(self, text: str) -> str:
         """The text itself."""
         return text
+
+    def refuse_foreign(self, namespaces: Iterable[str]) -> None:
+        """Nothing."""
 
     def quiet(self, but: str) -> None:
         """Nothing."""

@@ -297,13 +297,12 @@ class PrefectAdapter:
     title = "Prefect"
 
     def targets(self) -> tuple[Target, ...]:
-        """This machine, and the kind cluster."""
-        return (Target.LOCAL, Target.KIND)
+        """This machine, and any cluster."""
+        return (Target.LOCAL, Target.KIND, Target.K8S)
 
     def configurations(self, target: Target) -> tuple[Configuration, ...]:
         """See `local.CONFIGURATIONS` and `cluster.CONFIGURATIONS`."""
-        known = {Target.LOCAL: local.CONFIGURATIONS, Target.KIND: cluster.CONFIGURATIONS}
-        return known.get(target, ())
+        return local.CONFIGURATIONS if target is Target.LOCAL else cluster.CONFIGURATIONS
 
     def workloads(self) -> tuple[str, ...]:
         """All of them."""

@@ -279,7 +279,7 @@ def test_the_worker_s_events_name_the_pods() -> None:
 
 def test_what_a_step_is_on_each_target() -> None:
     adapter = PrefectAdapter()
-    assert adapter.configurations(Target.K8S) == ()
+    assert adapter.configurations(Target.K8S) == adapter.configurations(Target.KIND)
     assert adapter.configurations(Target.KIND)[0].name == "default"
     assert {each.task for each in adapter.configurations(Target.KIND)} == {"call", "pod"}
     assert {each.task for each in adapter.configurations(Target.LOCAL)} == {"call"}
