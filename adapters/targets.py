@@ -120,18 +120,20 @@ def _elsewhere() -> ClusterTarget:
 
 def _nodes(kube: Kube) -> str:
     """What the nodes that pods may go to are, such as `2 × 4 CPU, 16 GiB, amd64`."""
-    with explained("listing the nodes"):
-        nodes = [node for node in kube.core.list_node().items if not _is_closed(node)]
     shapes = Counter(
         f"{node.status.capacity['cpu']} CPU, {_gibibytes(node.status.capacity['memory'])} GiB, "
         f"{node.status.node_info.architecture}"
-        for node in nodes
+        for node in open_nodes(kube)
     )
     return "; ".join(f"{count} × {shape}" for shape, count in sorted(shapes.items()))
 
 
-def _is_closed(node: Any) -> bool:
-    return any(taint.effect in ("NoSchedule", "NoExecute") for taint in node.spec.taints or ())
+def open_nodes(kube: Kube) -> list[Any]:
+    """The nodes that any pod may go to."""
+    with explained("listing the nodes"):
+        nodes = kube.core.list_node().items
+    closed = ("NoSchedule", "NoExecute")
+    return [node for node in nodes if not any(each.effect in closed for each in node.spec.taints or ())]
 
 
 def _gibibytes(quantity: str) -> int:

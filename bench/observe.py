@@ -18,6 +18,7 @@ from adapters.installation import quiet
 from adapters.kube import Document, Kube, epoch_seconds, explained
 from adapters.local.target import connect_local
 from adapters.targets import PIPELINE_NAMESPACE, SYSTEM_NAMESPACE, connect
+from bench import clocks
 from bench.records import PodClock, Pressure
 from bench.resources import Look, of_cluster, of_servers
 from core.codedigest import code_digest
@@ -203,6 +204,7 @@ class ClusterScene:
 
     def __init__(self, target: Target) -> None:
         self.where = connect(target)
+        self._clocks: dict[str, str] = {}
 
     @contextmanager
     def watch(self, run_id: str) -> Iterator[PodWatcher]:
@@ -273,9 +275,11 @@ class ClusterScene:
         return answer
 
     def facts(self) -> dict[str, str]:
-        """Versions of the cluster, digests of its images."""
+        """Versions of the cluster, digests of its images; on nodes of their own, how far their clocks are from ours."""
         images = {f"image_{key}": ref.rsplit("@", 1)[-1] for key, ref in self.where.images.items()}
-        return {**self.where.facts, **images}
+        if self.where.target is Target.K8S and not self._clocks:
+            self._clocks = {"node_clocks": clocks.offsets(self.where)}  # once a command, after its first run
+        return {**self.where.facts, **images, **self._clocks}
 
 
 class LedgerWatcher:
