@@ -268,20 +268,24 @@ def _refuse(api: client.ApiClient) -> bool:
 def _missing_rights(api: client.ApiClient) -> list[str]:
     """In words, what of the rights that are needed the user lacks."""
     ask = client.AuthorizationV1Api(api).create_self_subject_access_review
-    places = [(*right, None) for right in CLUSTER_RIGHTS]
-    places += [(*right, name) for right in NAMESPACE_RIGHTS for name in services.NAMESPACES]
-    missing: dict[str, list[str]] = {}
-    for group, resource, verbs, namespace in places:
+
+    def may(group: str, resource: str, verb: str, namespace: str | None) -> bool:
         plain, _, sub = resource.partition("/")
-        for verb in verbs:
-            attributes = client.V1ResourceAttributes(
-                group=group, resource=plain, subresource=sub or None, verb=verb, namespace=namespace
-            )
-            spec = client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes)
-            if not ask(client.V1SelfSubjectAccessReview(spec=spec)).status.allowed:
-                what = resource + (f" in {namespace}" if namespace else "")
-                missing.setdefault(what, []).append(verb)
-    return [f"{', '.join(verbs)} {what}" for what, verbs in missing.items()]
+        attributes = client.V1ResourceAttributes(
+            group=group, resource=plain, subresource=sub or None, verb=verb, namespace=namespace
+        )
+        spec = client.V1SelfSubjectAccessReviewSpec(resource_attributes=attributes)
+        return bool(ask(client.V1SelfSubjectAccessReview(spec=spec)).status.allowed)
+
+    missing: dict[tuple[str | None, tuple[str, ...]], list[str]] = {}
+    for namespace in (None, *services.NAMESPACES):
+        for group, resource, verbs in NAMESPACE_RIGHTS if namespace else CLUSTER_RIGHTS:
+            if lacks := tuple(verb for verb in verbs if not may(group, resource, verb, namespace)):
+                missing.setdefault((namespace, lacks), []).append(resource)
+    return [
+        f"{', '.join(verbs)} {', '.join(resources)}" + (f" in {namespace}" if namespace else "")
+        for (namespace, verbs), resources in missing.items()
+    ]
 
 
 def _namespaces(api: client.ApiClient) -> list[str]:
