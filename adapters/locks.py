@@ -51,8 +51,9 @@ def measuring(target: Target) -> Iterator[None]:
     if target is Target.LOCAL:
         yield
         return
-    name = CLUSTER_NAME
+    name, lock = CLUSTER_NAME, f"measuring-{CLUSTER_NAME}.lock"
     if target is Target.K8S:
-        name = f"k8s-{installed().context}"
-    with held(home() / f"measuring-{quote(name, safe='')}.lock", f"the cluster {name}"):
+        name = installed().context
+        lock = f"measuring-k8s-{quote(name, safe='')}.lock"
+    with held(home() / lock, f"the cluster {name}"):
         yield

@@ -109,7 +109,8 @@ def install(
         nodes = {} if registry else _kind_nodes(api)
         known = {} if is_new else _known_images(context)
         wanted = tuple(dict.fromkeys((*wanted, *(name for name in pins.ORCHESTRATORS if name in known))))
-        stages = Stages(where, report, verb=f"install --context {context}")
+        way = f"--registry {registry}" if registry else "--load"
+        stages = Stages(where, report, verb=f"install --context {context} {way}")
         try:
             docker, tags = lifecycle.platform_images(stages, wanted)
             references = {
@@ -390,7 +391,7 @@ def _deploy(
         raise ClusterError(
             what,
             kept="nothing on the cluster: what was installed was taken away again. The images are kept.",
-            remedy=f"what the lines above ask for, then bench cluster install --context {context} again",
+            remedy=f"see to what the lines above say, then `bench cluster {stages.verb}` again",
         ) from problem
 
 
