@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
+from kubernetes.client.exceptions import ApiException
+from kubernetes.dynamic.exceptions import NotFoundError, ResourceNotFoundError
 from typer.testing import CliRunner
 
 import cluster
@@ -384,3 +387,61 @@ def test_all_stands_for_those_that_can(monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ["install", "--context", "c", "--registry", "host/bench/", "--with", "all"]
     assert CliRunner().invoke(cluster_cli.app, arguments).exit_code == 0
     assert asked[0]["orchestrators"] == ("prefect",) and asked[0]["registry"] == "host/bench"
+
+
+class Shelf:
+    """The objects of one kind, as the dynamic client gives them."""
+
+    def __init__(self, managers: dict[str, str]) -> None:
+        self.managers = managers
+
+    def get(self, name: str = "") -> Any:
+        """All of them, or one."""
+        if name:
+            raise NotFoundError(ApiException(status=404))
+        items = [
+            {"metadata": {"name": name, "managedFields": [{"manager": manager}]}}
+            for name, manager in self.managers.items()
+        ]
+        return SimpleNamespace(to_dict=lambda: {"items": items})
+
+    def delete(self, name: str) -> None:
+        """Take one away."""
+        del self.managers[name]
+
+
+def test_what_is_taken_away_is_ours_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    shelves = {
+        "Namespace": Shelf(
+            {"bench-system": "bench-cluster", "prefect": "orchestrator-bench", "shop": "helm"}
+        ),
+        "ClusterRole": Shelf({"argo": "orchestrator-bench", "admin": "kube-apiserver"}),
+        "CustomResourceDefinition": Shelf(
+            {"workflows": "orchestrator-bench", "cronworkflows": "orchestrator-bench"}
+        ),
+    }
+
+    class Resources:
+        def get(self, api_version: str, kind: str) -> Shelf:
+            if kind not in shelves:
+                raise ResourceNotFoundError(kind)
+            return shelves[kind]
+
+    monkeypatch.setattr(contexts, "_in_use", lambda _, crd: crd["metadata"]["name"] == "workflows")
+    notes: list[str] = []
+    removed = contexts._removed(
+        SimpleNamespace(resources=Resources()),
+        SimpleNamespace(note=notes.append),  # type: ignore[arg-type]
+    )
+    assert removed == [
+        "Namespace bench-system",
+        "Namespace prefect",
+        "ClusterRole argo",
+        "CustomResourceDefinition cronworkflows",
+    ]
+    assert {kind: list(shelf.managers) for kind, shelf in shelves.items()} == {
+        "Namespace": ["shop"],
+        "ClusterRole": ["admin"],
+        "CustomResourceDefinition": ["workflows"],
+    }
+    assert "CustomResourceDefinition workflows stays: others use it" in notes
