@@ -234,7 +234,8 @@ def _wait_namespace(api: client.ApiClient, namespace: str, deadline: float, log:
             if log is not None:
                 log.note(f"not ready in {namespace}: {pending}\n{told}")
             states = ", ".join(f"{name} ({state})" for name, state in pending.items())
-            raise CommandFailed("; ".join([f"not ready: {states}", *hopeless]))
+            more = f"; and {len(hopeless) - 1} more like it" if hopeless[1:] else ""
+            raise CommandFailed("; ".join([f"not ready: {states}", *hopeless[:1]]) + more)
         stream = watch.Watch()
         for event in stream.stream(
             apps.list_namespaced_deployment,
@@ -260,7 +261,8 @@ def _hopeless(api: client.ApiClient, namespace: str) -> Iterator[str]:
             if waiting is not None and (
                 waiting.reason in HOPELESS or (crashing and container.restart_count >= MANY_RESTARTS)
             ):
-                yield f"{pod.metadata.name}: {waiting.reason} ({(waiting.message or '')[:200]})"
+                # The cause is at the end of what the runtime says.
+                yield f"{pod.metadata.name}: {waiting.reason} {container.image} (…{(waiting.message or '')[-120:]})"
 
 
 def describe(api: client.ApiClient, namespace: str, name: str) -> str:
