@@ -11,7 +11,7 @@ from kubernetes.utils.quantity import parse_quantity
 
 import cluster
 from adapters import podspec
-from adapters.base import BenchError, Target, TargetUnreachable, Unsupported
+from adapters.base import BenchError, Target, TargetUnreachable, TargetUnusable, Unsupported
 from adapters.kube import Kube, explained
 
 PIPELINE_NAMESPACE = "bookstore-ml"
@@ -119,11 +119,17 @@ def _elsewhere() -> ClusterTarget:
 
 
 def _nodes(kube: Kube) -> str:
-    """What the nodes that pods may go to are, such as `2 × 4 CPU, 16 GiB, amd64`."""
+    """What the nodes that pods may go to are, such as `2 × 4 CPU, 16 GiB, amd64`; `unknown` where we may not look."""
+    try:
+        nodes = open_nodes(kube)
+    except TargetUnreachable:
+        raise
+    except TargetUnusable:
+        return "unknown"
     shapes = Counter(
         f"{node.status.capacity['cpu']} CPU, {_gibibytes(node.status.capacity['memory'])} GiB, "
         f"{node.status.node_info.architecture}"
-        for node in open_nodes(kube)
+        for node in nodes
     )
     return "; ".join(f"{count} × {shape}" for shape, count in sorted(shapes.items()))
 
