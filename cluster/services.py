@@ -234,8 +234,9 @@ def _wait_namespace(api: client.ApiClient, namespace: str, deadline: float, log:
             if log is not None:
                 log.note(f"not ready in {namespace}: {pending}\n{told}")
             states = ", ".join(f"{name} ({state})" for name, state in pending.items())
-            more = f"; and {len(hopeless) - 1} more like it" if hopeless[1:] else ""
-            raise CommandFailed("; ".join([f"not ready: {states}", *hopeless[:1]]) + more)
+            reasons = [*_unscheduled(api, namespace), *hopeless]
+            more = f"; and {len(reasons) - 1} more" if reasons[1:] else ""
+            raise CommandFailed("; ".join([f"not ready: {states}", *reasons[:1]]) + more)
         stream = watch.Watch()
         for event in stream.stream(
             apps.list_namespaced_deployment,
@@ -250,6 +251,14 @@ def _wait_namespace(api: client.ApiClient, namespace: str, deadline: float, log:
             pending[deployment.metadata.name] = state
             if all(value == "ready" for value in pending.values()):
                 stream.stop()
+
+
+def _unscheduled(api: client.ApiClient, namespace: str) -> Iterator[str]:
+    """Pods that no node takes, with what the scheduler says: others may fail only because these are not there."""
+    for pod in client.CoreV1Api(api).list_namespaced_pod(namespace).items:
+        for condition in pod.status.conditions or []:
+            if condition.type == "PodScheduled" and condition.status == "False":
+                yield f"{pod.metadata.name}: {condition.reason} ({(condition.message or '')[:200]})"
 
 
 def _hopeless(api: client.ApiClient, namespace: str) -> Iterator[str]:

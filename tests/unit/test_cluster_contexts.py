@@ -445,3 +445,19 @@ def test_what_is_taken_away_is_ours_alone(monkeypatch: pytest.MonkeyPatch) -> No
         "CustomResourceDefinition": ["workflows"],
     }
     assert "CustomResourceDefinition workflows stays: others use it" in notes
+
+
+def test_a_pod_that_no_node_takes_is_told_in_the_schedulers_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pod(name: str, **condition: str) -> SimpleNamespace:
+        conditions = [SimpleNamespace(type="PodScheduled", **condition)]
+        return SimpleNamespace(
+            metadata=SimpleNamespace(name=name), status=SimpleNamespace(conditions=conditions)
+        )
+
+    pods = [
+        pod("a", status="True", reason="", message=""),
+        pod("b", status="False", reason="Unschedulable", message="no volume to bind"),
+    ]
+    core = SimpleNamespace(list_namespaced_pod=lambda _: SimpleNamespace(items=pods))
+    monkeypatch.setattr(services.client, "CoreV1Api", lambda _: core)
+    assert list(services._unscheduled(None, "bench-system")) == ["b: Unschedulable (no volume to bind)"]
