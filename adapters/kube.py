@@ -34,7 +34,7 @@ def explained(what: str) -> Iterator[None]:
     except (urllib3.exceptions.HTTPError, config.ConfigException, OSError) as error:
         raise TargetUnreachable(
             f"the cluster does not answer ({what}: {type(error).__name__})",
-            "bench cluster status, then bench cluster up",
+            "bench cluster status, then bench cluster up; of another cluster: bench cluster status --context NAME",
         ) from error
 
 

@@ -28,11 +28,11 @@ def offsets(where: ClusterTarget) -> str:
         names = [node.metadata.name for node in open_nodes(where.kube)]
     except BenchError as error:
         return f"not measured: {error.message}"
-    return "; ".join(f"{name} {_told(where, name, number)}" for number, name in enumerate(names))
+    return "; ".join(f"{name} {_told(where, name)}" for name in names)
 
 
-def _told(where: ClusterTarget, node: str, number: int) -> str:
-    pod = _pod(where, node, f"bench-clock-{number}")
+def _told(where: ClusterTarget, node: str) -> str:
+    pod = _pod(where, node, f"bench-clock-{time.time_ns()}")
     name, core = pod["metadata"]["name"], where.kube.core
     try:
         with explained(f"asking {node} for its clock"):
