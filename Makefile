@@ -10,3 +10,8 @@ harness:
 	mkdir -p .bench
 	.venv/bin/pytest -n 0 bench/suite/test_harness.py bench/suite/test_report_scale.py --benchmark-json .bench/harness-raw.json
 	NOTE='$(NOTE)' .venv/bin/python -m bench.harness .bench/harness-raw.json docs/results/harness.json
+
+# The k8s target against a cluster of yours, where `bench cluster install --context CONTEXT --with prefect` was before.
+.PHONY: k8s-target
+k8s-target:
+	BENCH_CONTEXT=$(CONTEXT) .venv/bin/pytest -n 0 tests/k8s

@@ -14,7 +14,7 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 from kubernetes.stream import stream
 
-from adapters.base import BenchError
+from adapters.base import BenchError, Unsupported
 from adapters.forward import Forward
 from adapters.kube import Document, Kube, explained, read_documents
 from adapters.targets import SYSTEM_NAMESPACE, ClusterTarget
@@ -46,7 +46,7 @@ class Installation:
         self._forwards: dict[tuple[str, int], Forward] = {}
 
     def open(self) -> None:
-        """Make the namespace, under Pod Security `restricted`. Raises `BenchError` where it is not ours."""
+        """Make the namespace, under Pod Security `restricted`. Raises `Unsupported` where it is not ours."""
         self.exists()
         self.kube.apply([self._namespace()])
 
@@ -59,11 +59,11 @@ class Installation:
         }
 
     def exists(self) -> bool:
-        """Whether the namespace is there. Raises `BenchError` where one of that name is not ours."""
+        """Whether the namespace is there. Raises `Unsupported` where one of that name is not ours."""
         with explained(f"looking for the namespace {self.namespace}"):
             found = self.kube.core.list_namespace(field_selector=f"metadata.name={self.namespace}").items
         if found and (found[0].metadata.labels or {}).get(OWNER) != self.orchestrator:
-            raise BenchError(
+            raise Unsupported(
                 f"the namespace {self.namespace} exists and is not ours; nothing in it was touched",
                 f"kubectl delete namespace {self.namespace}, if nobody needs it",
             )
@@ -167,8 +167,10 @@ class Installation:
     def scale(self, on: bool, *names: str) -> None:
         """Start or stop the servers (all of them, or those named); returns when they are ready, or gone.
 
-        Raises `BenchError` with the pods' states and last log lines where they do not become ready.
+        Raises `BenchError` with the pods' states and last log lines where they do not become ready, and where the
+        namespace is not ours.
         """
+        self.exists()
         wanted = names or self.deployments()
         for name in wanted:
             with explained(f"scaling {self.namespace}/{name}"):

@@ -14,10 +14,10 @@ from kubernetes import client, config, dynamic, watch
 from kubernetes.client.exceptions import ApiException
 from kubernetes.dynamic.exceptions import NotFoundError
 
-from adapters.base import BenchError, TargetUnreachable, TargetUnusable
+from adapters.base import BenchError, TargetUnreachable, TargetUnusable, Unsupported
+from cluster.ownership import ADAPTERS_MANAGER, is_ours
 
 Document = dict[str, Any]
-FIELD_MANAGER = "orchestrator-bench"
 
 
 class Gone(Exception):
@@ -34,7 +34,7 @@ def explained(what: str) -> Iterator[None]:
     except (urllib3.exceptions.HTTPError, config.ConfigException, OSError) as error:
         raise TargetUnreachable(
             f"the cluster does not answer ({what}: {type(error).__name__})",
-            "bench cluster status, then bench cluster up",
+            "bench cluster status, then bench cluster up; of another cluster: bench cluster status --context NAME",
         ) from error
 
 
@@ -91,15 +91,36 @@ class Kube:
             return resources.get(**kind)
 
     def apply(self, documents: Iterable[Document]) -> None:
-        """Server-side apply, in the order given. CRDs are waited for."""
+        """Server-side apply, in the order given. CRDs are waited for.
+
+        Raises `Unsupported`, before anything is applied, where one outside namespaces is there and somebody else's.
+        """
+        documents = list(documents)
+        for document in documents:
+            if "namespace" not in document["metadata"]:
+                self.refuse_foreign(document)
         for document in documents:
             what = f"applying {document['kind']} {document['metadata']['name']}"
             with explained(what):
                 self._resource(document).server_side_apply(
-                    body=document, field_manager=FIELD_MANAGER, force_conflicts=True
+                    body=document, field_manager=ADAPTERS_MANAGER, force_conflicts=True
                 )
                 if document["kind"] == "CustomResourceDefinition":
                     self._established(document)
+
+    def refuse_foreign(self, document: Document) -> None:
+        """Raises `Unsupported` where the object that `document` names is there and none of us has applied it."""
+        kind, name = document["kind"], document["metadata"]["name"]
+        with explained(f"looking for {kind} {name}"):
+            try:
+                found = self._resource(document).get(name=name).to_dict()
+            except (NotFoundError, dynamic.exceptions.ResourceNotFoundError):
+                return
+        if not is_ours(found):
+            raise Unsupported(
+                f"{kind} {name} exists and is not ours; nothing of it was touched",
+                "another cluster; what is there belongs to somebody who may need it",
+            )
 
     def _established(self, crd: Document) -> None:
         name = crd["metadata"]["name"]

@@ -5,8 +5,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import quote
 
 from adapters.base import Target, TargetUnusable
+from adapters.targets import installed
 from cluster.pins import CLUSTER_NAME
 from cluster.state import home
 
@@ -49,5 +51,9 @@ def measuring(target: Target) -> Iterator[None]:
     if target is Target.LOCAL:
         yield
         return
-    with held(home() / f"measuring-{CLUSTER_NAME}.lock", f"the cluster {CLUSTER_NAME}"):
+    name, lock = CLUSTER_NAME, f"measuring-{CLUSTER_NAME}.lock"
+    if target is Target.K8S:
+        name = installed().context
+        lock = f"measuring-k8s-{quote(name, safe='')}.lock"
+    with held(home() / lock, f"the cluster {name}"):
         yield

@@ -1,13 +1,17 @@
 """Where a target is: its cluster, its images, its namespaces."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+from kubernetes.utils.quantity import parse_quantity
 
 import cluster
 from adapters import podspec
-from adapters.base import BenchError, Target, TargetUnreachable, Unsupported
+from adapters.base import BenchError, Target, TargetUnreachable, TargetUnusable, Unsupported
 from adapters.kube import Kube, explained
 
 PIPELINE_NAMESPACE = "bookstore-ml"
@@ -33,8 +37,16 @@ class ClusterTarget:
     def ensure(self, orchestrator: str) -> None:
         """Have the orchestrator's image on the cluster as the code is now; quick where it is.
 
-        Raises `BenchError` where it cannot be made.
+        On a cluster of somebody else's it is what `bench cluster install` put there. Raises `BenchError` where there is
+        none, or it cannot be made.
         """
+        if self.target is Target.K8S:
+            if orchestrator not in self.images:
+                raise BenchError(
+                    f"the cluster has no image of {orchestrator}",
+                    f"bench cluster install --with {orchestrator}, and the options as before",
+                )
+            return
         try:
             self.images.update(cluster.ensure_images((orchestrator,)).images)
         except cluster.ClusterError as wrong:
@@ -60,15 +72,13 @@ class ClusterTarget:
 def connect(target: Target) -> ClusterTarget:
     """The cluster behind `target`.
 
-    Raises `Unsupported` for `local`, `TargetUnreachable` where there is no cluster or it does not answer.
+    For `k8s`, the one of $BENCH_CONTEXT, or the only one with an installation. Raises `Unsupported` for `local`,
+    `TargetUnreachable` where there is no cluster or it does not answer.
     """
     if target is Target.LOCAL:
         raise Unsupported("this needs a Kubernetes cluster", "bench run --target kind")
     if target is Target.K8S:
-        raise Unsupported(
-            "the k8s target is not wired yet: images would have to come from a registry of yours",
-            "bench run --target kind",
-        )
+        return _elsewhere()
     try:
         info = cluster.info()
     except cluster.ClusterError as missing:
@@ -85,3 +95,52 @@ def connect(target: Target) -> ClusterTarget:
         "oci_wrapper": str(info.oci_wrapper).lower(),
     }
     return ClusterTarget(target, kube, dict(info.images), facts)
+
+
+def installed() -> cluster.Installed:
+    """See `cluster.installed`. Raises `TargetUnreachable` where there is none, or no telling which."""
+    try:
+        return cluster.installed()
+    except cluster.ClusterError as missing:
+        raise TargetUnreachable(missing.what, missing.remedy, missing.kept) from missing
+
+
+def _elsewhere() -> ClusterTarget:
+    """A cluster of somebody else's, with what `bench cluster install` put there."""
+    found = installed()
+    try:
+        kube = Kube(Path(os.environ.get("BENCH_KUBECONFIG") or found.kubeconfig), found.context)
+        facts = {"kubernetes": kube.version(), "nodes": _nodes(kube), "storage_class": found.storage_class}
+    except TargetUnreachable as gone:
+        raise TargetUnreachable(
+            f"context {found.context}: {gone.message}", f"kubectl --context {found.context} get nodes"
+        ) from gone
+    return ClusterTarget(Target.K8S, kube, dict(found.images), facts)
+
+
+def _nodes(kube: Kube) -> str:
+    """What the nodes that pods may go to are, such as `2 × 4 CPU, 16 GiB, amd64`; `unknown` where we may not look."""
+    try:
+        nodes = open_nodes(kube)
+    except TargetUnreachable:
+        raise
+    except TargetUnusable:
+        return "unknown"
+    shapes = Counter(
+        f"{node.status.capacity['cpu']} CPU, {_gibibytes(node.status.capacity['memory'])} GiB, "
+        f"{node.status.node_info.architecture}"
+        for node in nodes
+    )
+    return "; ".join(f"{count} × {shape}" for shape, count in sorted(shapes.items()))
+
+
+def open_nodes(kube: Kube) -> list[Any]:
+    """The nodes that any pod may go to."""
+    with explained("listing the nodes"):
+        nodes = kube.core.list_node().items
+    closed = ("NoSchedule", "NoExecute")
+    return [node for node in nodes if not any(each.effect in closed for each in node.spec.taints or ())]
+
+
+def _gibibytes(quantity: str) -> int:
+    return round(float(parse_quantity(quantity)) / 2**30)

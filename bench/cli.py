@@ -52,6 +52,8 @@ RUN_EPILOG = """
 
   bench run --orchestrator argo --workload chain --steps 1 --concurrent 1,4,16
 
+  bench run --orchestrator argo,prefect --target k8s --context my-cluster
+
   bench run --orchestrator all --n 20 --plan
 
   bench run --orchestrator prefect --target local --precision 5% --budget 2
@@ -67,6 +69,12 @@ def run(
     ],
     target: Annotated[
         str, typer.Option(help="`kind`, `local` or `k8s`; default: kind when our cluster is up, else local.")
+    ] = "",
+    context: Annotated[
+        str,
+        typer.Option(
+            help="Of your kubeconfig, for `k8s`: which `bench cluster install` prepared; default: the only one."
+        ),
     ] = "",
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="Samples per scenario.")] = 5,
     workload: Annotated[
@@ -174,6 +182,7 @@ def run(
         run_command.Options(
             orchestrators=_split(orchestrator),
             target=_target(target),
+            context=context,
             n=n,
             workloads=_split(workload or ["chain" if struck and not lineage else "pipeline"]),
             configurations=_split(configuration or []),

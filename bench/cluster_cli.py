@@ -1,4 +1,4 @@
-"""`bench cluster`: bring the kind cluster up, look at it, load an image, take it down."""
+"""`bench cluster`: the kind cluster, up and down; the platform on any other cluster, installed and taken away."""
 
 from __future__ import annotations
 
@@ -17,7 +17,9 @@ from rich.markup import escape
 from rich.spinner import Spinner
 from rich.table import Table
 
+import adapters
 import cluster
+from adapters.base import Target
 from cluster.lifecycle import ImagesMode, known_orchestrators
 from cluster.pins import ORCHESTRATORS
 
@@ -25,7 +27,7 @@ EXIT_CODES = "Exit codes: 0 done · 1 failed, or not all up (status) · 2 wrong 
 
 app = typer.Typer(
     name="cluster",
-    help="The kind cluster the orchestrators are measured on.",
+    help="The clusters the orchestrators are measured on: our kind cluster, or any that you have.",
     no_args_is_help=True,
     rich_markup_mode="rich",
     epilog=EXIT_CODES,
@@ -206,7 +208,12 @@ def down(
 
 
 @app.command(epilog=EXIT_CODES)
-def status(as_json: JsonFlag = False) -> None:
+def status(
+    context: Annotated[
+        str, typer.Option(help="A cluster that `bench cluster install` prepared, not the kind cluster.")
+    ] = "",
+    as_json: JsonFlag = False,
+) -> None:
     """What runs at this moment; exit code 1 unless all of it does.
 
     Examples:
@@ -214,7 +221,11 @@ def status(as_json: JsonFlag = False) -> None:
       bench cluster status
 
       bench cluster status --json
+
+      bench cluster status --context my-cluster
     """
+    if context:
+        _status_of(context, as_json)
     found = cluster.status()
     if as_json:
         info = json.loads(found.info.to_json()) if found.info else None
@@ -254,3 +265,108 @@ def load(
     except KeyboardInterrupt:
         _interrupted("load")
     typer.echo(reference)
+
+
+def _status_of(context: str, as_json: bool) -> NoReturn:
+    try:
+        states = cluster.states(context)
+    except cluster.ClusterError as problem:
+        _fail(problem)
+    if as_json:
+        typer.echo(json.dumps(states, indent=2, sort_keys=True))
+    for name, state in () if as_json else sorted(states.items()):
+        typer.echo(f"{name}  {state}")
+    raise typer.Exit(0 if states and all(state == "ready" for state in states.values()) else 1)
+
+
+Context = Annotated[str, typer.Option("--context", help="A context of the kubeconfig.", show_default=False)]
+Kubeconfig = Annotated[
+    str, typer.Option(help="Where the context is; default: $KUBECONFIG or ~/.kube/config.", metavar="FILE")
+]
+
+
+@app.command(epilog=EXIT_CODES)
+def install(
+    context: Context,
+    kubeconfig: Kubeconfig = "",
+    registry: Annotated[
+        str,
+        typer.Option(
+            metavar="HOST/PREFIX",
+            help="Push images there; the nodes must be able to pull from it by themselves.",
+        ),
+    ] = "",
+    load: Annotated[
+        bool,
+        typer.Option("--load", help="Copy images into the nodes of a kind cluster in this Docker engine."),
+    ] = False,
+    storage_class: Annotated[
+        str,
+        typer.Option(help="For the database, the store and the ledger; default: the cluster's own default."),
+    ] = "",
+    with_: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--with",
+            help="Also the images of these orchestrators; Argo's are always there.",
+            metavar="prefect|all",
+        ),
+    ] = None,
+) -> None:
+    """Put the platform on a cluster of yours, for `bench run --target k8s`; looks first, and refuses before it writes.
+
+    It makes the namespaces bench-system and bookstore-ml, and runs make one for each orchestrator.
+    `bench cluster uninstall` takes all of it away.
+
+    Examples:
+
+      bench cluster install --context my-cluster --registry registry.example.org/bench --with prefect
+
+      bench cluster install --context kind-other --load
+    """
+    if bool(registry) == load:
+        raise typer.BadParameter("one of the two: --registry HOST/PREFIX or --load", param_hint="--registry")
+    wanted = _with(with_ or [])
+    able = tuple(name for name in wanted if Target.K8S in adapters.load(name).targets())
+    if "all" not in (with_ or []) and (unable := ", ".join(name for name in wanted if name not in able)):
+        raise typer.BadParameter(f"not wired for k8s yet: {unable}", param_hint="--with")
+    try:
+        with _shown() as report:
+            found = cluster.install(
+                context,
+                kubeconfig=kubeconfig,
+                registry=registry.rstrip("/"),
+                storage_class=storage_class,
+                orchestrators=able,
+                report=report,
+            )
+    except cluster.ClusterError as problem:
+        _fail(problem)
+    except KeyboardInterrupt:
+        _interrupted(f"install --context {context}")
+    Console().print(
+        f"Installed on [b]{escape(found.context)}[/]: bench run --orchestrator argo --target k8s --context "
+        f"{escape(found.context)}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command(epilog=EXIT_CODES)
+def uninstall(context: Context, kubeconfig: Kubeconfig = "") -> None:
+    """Take away what `install` and the orchestrators of `bench run` put on a cluster, data and all; nothing else.
+
+    Example:
+
+      bench cluster uninstall --context my-cluster
+    """
+    try:
+        with _shown() as report:
+            removed = cluster.uninstall(context, kubeconfig=kubeconfig, report=report)
+    except cluster.ClusterError as problem:
+        _fail(problem)
+    except KeyboardInterrupt:
+        _interrupted(f"uninstall --context {context}")
+    for name in removed:
+        typer.echo(f"removed {name}")
+    typer.echo("Nothing of ours is left there." if removed else "Nothing of ours was there.")

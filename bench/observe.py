@@ -18,6 +18,7 @@ from adapters.installation import quiet
 from adapters.kube import Document, Kube, epoch_seconds, explained
 from adapters.local.target import connect_local
 from adapters.targets import PIPELINE_NAMESPACE, SYSTEM_NAMESPACE, connect
+from bench import clocks
 from bench.records import PodClock, Pressure
 from bench.resources import Look, of_cluster, of_servers
 from core.codedigest import code_digest
@@ -50,6 +51,9 @@ class Scene(Protocol):
 
     def told(self, text: str) -> str:
         """A text as results may have it."""
+
+    def refuse_foreign(self, namespaces: Iterable[str]) -> None:
+        """Raises `Unsupported` where one of the namespaces that an orchestrator would use is somebody else's."""
 
     def quiet(self, but: str) -> None:
         """Stop the servers of every orchestrator but one: they would take CPU from what is measured."""
@@ -200,6 +204,7 @@ class ClusterScene:
 
     def __init__(self, target: Target) -> None:
         self.where = connect(target)
+        self._clocks: dict[str, str] = {}
 
     @contextmanager
     def watch(self, run_id: str) -> Iterator[PodWatcher]:
@@ -223,6 +228,12 @@ class ClusterScene:
         """All of the run's ledger events in order."""
         text = self.where.kube.service_get(SYSTEM_NAMESPACE, LEDGER_SERVICE, "events", {"run_id": run_id})
         return [json.loads(line) for line in text.splitlines() if line]
+
+    def refuse_foreign(self, namespaces: Iterable[str]) -> None:
+        """See `Scene`."""
+        for name in set(namespaces):
+            identity = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
+            self.where.kube.refuse_foreign(identity)
 
     def quiet(self, but: str) -> None:
         """Scale the servers of the others to zero, also those that an earlier command left."""
@@ -264,9 +275,11 @@ class ClusterScene:
         return answer
 
     def facts(self) -> dict[str, str]:
-        """Versions of the cluster, digests of its images."""
+        """Versions of the cluster, digests of its images; on nodes of their own, how far their clocks are from ours."""
         images = {f"image_{key}": ref.rsplit("@", 1)[-1] for key, ref in self.where.images.items()}
-        return {**self.where.facts, **images}
+        if self.where.target is Target.K8S and not self._clocks:
+            self._clocks = {"node_clocks": clocks.offsets(self.where)}  # once a command, after its first run
+        return {**self.where.facts, **images, **self._clocks}
 
 
 class LedgerWatcher:
@@ -337,6 +350,9 @@ class LocalScene:
         """See `Scene`."""
         return of_servers(self.where.servers, components)
 
+    def refuse_foreign(self, namespaces: Iterable[str]) -> None:
+        """Nothing: there are no namespaces."""
+
     def quiet(self, but: str) -> None:
         """Nothing: servers end with the command that started them, and the runner stops those of its own."""
 
@@ -375,6 +391,9 @@ class EmptyScene:
     def told(self, text: str) -> str:
         """The text itself."""
         return text
+
+    def refuse_foreign(self, namespaces: Iterable[str]) -> None:
+        """Nothing."""
 
     def quiet(self, but: str) -> None:
         """Nothing."""

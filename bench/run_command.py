@@ -1,6 +1,7 @@
 """`bench run`: from options to a plan, its execution with progress, and what is shown at the end."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -37,7 +38,7 @@ from bench.runner import Runner
 from bench.store import FILE, PUBLISHED, Store
 from core.config import PipelineConfig, load_config
 
-VARIANTS = {Target.LOCAL: ("folder",), Target.KIND: ("s3", "volume"), Target.K8S: ("s3", "volume")}
+VARIANTS = {Target.LOCAL: ("folder",), Target.KIND: ("s3", "volume"), Target.K8S: ("s3",)}
 """Where artifacts travel, the usual one first."""
 SIZED = ("chain", "fanout")
 SIZES = {"pipeline": len(PIPELINE), "sweep": 15}
@@ -50,6 +51,8 @@ class Options:
     orchestrators: tuple[str, ...]
     results: Path
     target: Target | None = None
+    context: str = ""
+    """Of a kubeconfig: which cluster of somebody else's."""
     n: int = 5
     workloads: tuple[str, ...] = ("pipeline",)
     configurations: tuple[str, ...] = ()
@@ -84,7 +87,7 @@ def run(options: Options) -> None:
     stream = sys.stderr if options.as_json else sys.stdout
     width = None if stream.isatty() else drawing.PLAIN_WIDTH
     console = Console(file=stream, highlight=False, soft_wrap=True, width=width)
-    target, why = choose_target(options.target)
+    target, why = choose_target(options.target, options.context)
     wanted = scenarios(options, target)
     piloted = ""
     if options.precision is not None:
@@ -170,8 +173,20 @@ def make_environments(scenarios: Sequence[Scenario], console: Console) -> None:
     console.print(f"made in {state.envs}: {', '.join(missing)}")
 
 
-def choose_target(asked: Target | None) -> tuple[Target, str]:
-    """The target to use and why: without a word from the user, our cluster where it is up, else this machine."""
+def choose_target(asked: Target | None, context: str = "") -> tuple[Target, str]:
+    """The target to use and why: without a word from the user, our cluster where it is up, else this machine.
+
+    Which cluster `k8s` is holds for the rest of the process. Raises `BadInput` where nothing is installed there.
+    """
+    if context and asked not in (None, Target.K8S):
+        raise BadInput(f"--context is of no use to the target {asked}", "--target k8s")
+    if context or asked is Target.K8S:
+        try:
+            found = cluster.installed(context)
+        except cluster.ClusterError as missing:
+            raise BadInput(missing.what, missing.remedy, missing.kept) from missing
+        os.environ["BENCH_CONTEXT"] = found.context
+        return Target.K8S, f"context {found.context}"
     if asked is not None:
         return asked, "asked for"
     try:
@@ -192,8 +207,9 @@ def scenarios(options: Options, target: Target) -> list[Scenario]:
             raise BadInput(f"unknown workload '{workload}'", f"one of: {', '.join(WORKLOADS)}")
     variant = options.variant or VARIANTS[target][0]
     if variant not in VARIANTS[target]:
+        why = ": a shared volume does not reach a second node" if variant == "volume" else ""
         raise BadInput(
-            f"target {target.value} has no variant '{variant}'", f"one of: {', '.join(VARIANTS[target])}"
+            f"target {target.value} has no variant '{variant}'{why}", f"one of: {', '.join(VARIANTS[target])}"
         )
     chosen = [
         (adapter, configuration)

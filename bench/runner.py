@@ -124,18 +124,28 @@ class Runner:
             self._adapters[name] = adapters.load(name)
         return self._adapters[name]
 
+    def _able(self, name: str) -> Adapter:
+        """The adapter, where it can be used on a cluster of somebody else's; elsewhere it says itself what it cannot.
+
+        Raises `Unsupported`.
+        """
+        adapter = self._adapter(name)
+        if self.target is Target.K8S and self.target not in adapter.targets():
+            raise Unsupported(f"{adapter.title} is not wired for k8s yet", "--target kind measures it")
+        return adapter
+
     def _driver(self, name: str) -> Driver:
         return self._some_drivers(name, 1)[0]
 
     def _some_drivers(self, name: str, count: int) -> list[Driver]:
         made = self._drivers.setdefault(name, [])
         while len(made) < count:
-            made.append(self._adapter(name).driver(self.target))
+            made.append(self._able(name).driver(self.target))
         return made[:count]
 
     def _runtime(self, name: str) -> Runtime:
         if name not in self._runtimes:
-            self._runtimes[name] = self._adapter(name).runtime(self.target)
+            self._runtimes[name] = self._able(name).runtime(self.target)
         return self._runtimes[name]
 
     def _scene(self, scenario: Scenario) -> Scene:
@@ -221,7 +231,9 @@ class Runner:
         if self._active is not None and self._active[0] != scenario.orchestrator:
             self._runtime(self._active[0]).scale(False)
         self._active = None
-        self._scene(scenario).quiet(scenario.orchestrator)
+        scene = self._scene(scenario)
+        scene.refuse_foreign(component.namespace for component in runtime.components())
+        scene.quiet(scenario.orchestrator)
         try:
             runtime.deploy(scenario.configuration)
             if wrong := runtime.health():

@@ -1,7 +1,8 @@
-"""The kind cluster that the orchestrators are measured on: bring it up, look at it, take it down."""
+"""The clusters that the orchestrators are measured on: our kind cluster, and any other to install on."""
 
 from __future__ import annotations
 
+from cluster.contexts import Installed, install, installed, states, uninstall
 from cluster.errors import ClusterError
 from cluster.lifecycle import Status, down, ensure_images, info, load, status, up
 from cluster.stages import Progress, Report
@@ -11,6 +12,7 @@ from cluster.vendor import MissingImages, VendorImage, vendor_images
 __all__ = [
     "ClusterError",
     "ClusterInfo",
+    "Installed",
     "MissingImages",
     "Progress",
     "Report",
@@ -19,8 +21,12 @@ __all__ = [
     "down",
     "ensure_images",
     "info",
+    "install",
+    "installed",
     "load",
+    "states",
     "status",
+    "uninstall",
     "up",
     "vendor_images",
 ]

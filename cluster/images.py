@@ -317,19 +317,8 @@ def pulled(stages: Stages, docker: Docker, name: str, reference: str) -> str:
 
     def pull(log: Log) -> Outputs:
         log.run([docker.program, "pull", reference], env=docker.env(), timeout=1800)
-        digests = log.output(
-            [
-                docker.program,
-                "image",
-                "inspect",
-                "--format",
-                "{{range .RepoDigests}}{{println .}}{{end}}",
-                reference,
-            ],
-            env=docker.env(),
-        ).splitlines()
         repository = reference.rsplit(":", 1)[0]
-        return {"tag": reference, "digest": _matching(digests, repository)}
+        return {"tag": reference, "digest": _matching(repo_digests(docker, log, reference), repository)}
 
     outputs = stages.run(
         f"pull-{name}",
@@ -338,6 +327,30 @@ def pulled(stages: Stages, docker: Docker, name: str, reference: str) -> str:
         lambda out: docker.image_id(out.get("tag", "")) is not None,
     )
     return outputs["tag"]
+
+
+def pushed(stages: Stages, docker: Docker, key: str, tag: str, registry: str) -> str:
+    """Push a local image to `registry` (HOST/PREFIX); returns its reference there by digest.
+
+    Never remembered: what the registry has already is not sent again, and it may have lost what it had.
+    """
+    repository = f"{registry}/{pins.REPOSITORIES[key].rsplit('/', 1)[1]}"
+    target = f"{repository}:{tag.rsplit(':', 1)[1]}"
+
+    def push(log: Log) -> Outputs:
+        log.run([docker.program, "tag", tag, target], env=docker.env())
+        log.run([docker.program, "push", target], env=docker.env(), timeout=1800)
+        return {"reference": _matching(repo_digests(docker, log, target), repository), "summary": target}
+
+    name = f"push-{key.replace('_', '-')}"
+    return stages.run(name, {"target": target}, push, lambda _: False)["reference"]
+
+
+def repo_digests(docker: Docker, log: Log, name: str) -> list[str]:
+    """The references by digest that a local image has in registries."""
+    template = "{{range .RepoDigests}}{{println .}}{{end}}"
+    command = [str(docker.program), "image", "inspect", "--format", template, name]
+    return log.output(command, env=docker.env()).splitlines()
 
 
 def _matching(digests: Iterable[str], repository: str) -> str:

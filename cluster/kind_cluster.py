@@ -175,12 +175,20 @@ def delete(log: Log, docker: Docker, kind: Path, where: Paths) -> None:
     throwaway.unlink(missing_ok=True)
 
 
-def load(stages: Stages, docker: Docker, key: str, tag: str, repository: str, node: str) -> str:
-    """Copy a local image into the node; returns `repository@sha256:…`, the name containerd has it under.
+def load(
+    stages: Stages,
+    docker: Docker,
+    key: str,
+    tag: str,
+    repository: str,
+    node: str,
+    name: str = pins.NODE_NAME,
+) -> str:
+    """Copy a local image into the node `name`; returns `repository@sha256:…`, the name containerd has it under.
 
     Layers that the node has already are not copied again.
     """
-    ctr = [str(docker.program), "exec", "--interactive", pins.NODE_NAME, "ctr", "--namespace=k8s.io"]
+    ctr = [str(docker.program), "exec", "--interactive", name, "ctr", "--namespace=k8s.io"]
 
     def copy(log: Log) -> Outputs:
         alias = f"{repository}:{tag.rsplit(':', 1)[1]}"
@@ -206,18 +214,23 @@ def load(stages: Stages, docker: Docker, key: str, tag: str, repository: str, no
         return {"reference": f"{repository}@{digest}", "summary": summary}
 
     def present(outputs: Outputs) -> bool:
-        return in_node(docker, outputs.get("reference", ""))
+        return in_node(docker, outputs.get("reference", ""), name)
 
     inputs = {"image": docker.image_id(tag), "repository": repository, "node": node}
-    return stages.run(f"load-{key.replace('_', '-')}", inputs, copy, present)["reference"]
+    stage = f"load-{key.replace('_', '-')}" + ("" if name == pins.NODE_NAME else f"-{name}")
+    return stages.run(stage, inputs, copy, present)["reference"]
 
 
-def in_node(docker: Docker, reference: str) -> bool:
+def in_node(docker: Docker, reference: str, name: str = pins.NODE_NAME) -> bool:
     """Whether the node's containerd has an image under exactly this name."""
-    listed = docker.ask(
-        "exec", pins.NODE_NAME, "ctr", "--namespace=k8s.io", "images", "ls", "-q", f"name=={reference}"
-    )
+    listed = docker.ask("exec", name, "ctr", "--namespace=k8s.io", "images", "ls", "-q", f"name=={reference}")
     return bool(listed)
+
+
+def container(docker: Docker, node: str) -> str | None:
+    """The id of the container that is a kind cluster's node of this name; None where the engine runs none."""
+    label = '{{if index .Config.Labels "io.x-k8s.kind.cluster"}}{{.Id}}{{end}}'
+    return docker.ask("inspect", "--format", label, node) or None
 
 
 def _node_id(docker: Docker) -> str | None:

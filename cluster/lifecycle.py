@@ -231,29 +231,37 @@ def registry_answers(docker: Docker) -> bool:
     return pulled is not None
 
 
-def _build_all(
+def platform_images(stages: Stages, orchestrators: tuple[str, ...]) -> tuple[Docker, dict[str, str]]:
+    """The local images that any cluster needs, by key, and the engine that has them; no node, no control plane."""
+    _host_packages(stages, "auto")
+    docker = _engine(stages, stages.where, None)
+    tags: dict[str, str] = {}
+    if _origin(stages, docker, "auto") == "build":
+        _build_platform(stages, docker, _go(stages), tags, orchestrators)
+    else:
+        _pull_platform(stages, docker, tags, orchestrators)
+    return docker, tags
+
+
+PLATFORM = (gobuild.VERSITYGW, gobuild.ARGO)
+NODE = (gobuild.PAUSE, gobuild.OCIWRAP, gobuild.ETCD, gobuild.COREDNS, *PLATFORM, gobuild.KUBERNETES)
+
+
+def _build_platform(
     stages: Stages,
     docker: Docker,
     go: Path,
-    wrapper: bool,
     tags: dict[str, str],
     orchestrators: tuple[str, ...],
-) -> str:
-    """Everything from package registries; fills `tags`, returns the node image's tag."""
+    families: tuple[gobuild.Family, ...] = PLATFORM,
+) -> tuple[str, dict[str, Path]]:
+    """The platform's images from package registries; fills `tags`, returns the base image and what was compiled."""
     built: dict[str, Path] = {}
     base: dict[str, str] = {}
 
     # Two lanes: compiling keeps the processors busy, unpacking packages mostly waits.
     def compile_everything() -> None:
-        for family in (
-            gobuild.PAUSE,
-            gobuild.OCIWRAP,
-            gobuild.VERSITYGW,
-            gobuild.ETCD,
-            gobuild.COREDNS,
-            gobuild.ARGO,
-            gobuild.KUBERNETES,
-        ):
+        for family in families:
             built[family.name] = gobuild.build(stages, go, family)
 
     def build_bases() -> None:
@@ -263,9 +271,21 @@ def _build_all(
         tags.update(images.apps(stages, docker, python, ("step", "mlflow", *orchestrators)))
 
     lanes(stages, compile_everything, build_bases)
-    debian = base["debian"]
-    tags["s3"] = images.s3(stages, docker, debian, built["versitygw"])
-    tags |= images.argo(stages, docker, debian, built["argo"])
+    tags["s3"] = images.s3(stages, docker, base["debian"], built["versitygw"])
+    tags |= images.argo(stages, docker, base["debian"], built["argo"])
+    return base["debian"], built
+
+
+def _build_all(
+    stages: Stages,
+    docker: Docker,
+    go: Path,
+    wrapper: bool,
+    tags: dict[str, str],
+    orchestrators: tuple[str, ...],
+) -> str:
+    """Everything from package registries; fills `tags`, returns the node image's tag."""
+    debian, built = _build_platform(stages, docker, go, tags, orchestrators, NODE)
 
     def program(name: str) -> Path:
         family = name if name in ("etcd", "coredns", "pause") else "kubernetes"
@@ -285,11 +305,17 @@ def _build_all(
 
 def _pull_all(stages: Stages, docker: Docker, tags: dict[str, str], orchestrators: tuple[str, ...]) -> str:
     """Public images, and ours on public bases; fills `tags`, returns the node image's tag."""
+    _pull_platform(stages, docker, tags, orchestrators)
+    return images.pulled(stages, docker, "node", pins.PUBLIC_NODE)
+
+
+def _pull_platform(
+    stages: Stages, docker: Docker, tags: dict[str, str], orchestrators: tuple[str, ...]
+) -> None:
     for key, reference in pins.PUBLIC_IMAGES.items():
         tags[key] = images.pulled(stages, docker, key.replace("_", "-"), reference)
     python = _python(stages, docker, "pull")
     tags |= images.apps(stages, docker, python, ("step", "mlflow", *orchestrators))
-    return images.pulled(stages, docker, "node", pins.PUBLIC_NODE)
 
 
 def _python(stages: Stages, docker: Docker, origin: Origin) -> str:
@@ -351,7 +377,7 @@ def status() -> Status:
         found = None
     from cluster import services
 
-    components = services.states(found) if found and node == "running" else {}
+    components = services.states(found.kubeconfig) if found and node == "running" else {}
     return Status(version, engine.owned_pid(where) is not None, node, found, components)
 
 

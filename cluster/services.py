@@ -7,6 +7,7 @@ import secrets as random
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -16,6 +17,7 @@ from kubernetes.client.exceptions import ApiException
 
 from cluster import pins
 from cluster.errors import ClusterError
+from cluster.ownership import PLATFORM_MANAGER
 from cluster.stages import CommandFailed, Log, Outputs, Stages, digest_text
 from cluster.state import DATA, ClusterInfo
 
@@ -23,7 +25,6 @@ MANIFESTS = DATA / "manifests"
 NAMESPACES = ("bench-system", "bookstore-ml")
 IMAGES = ("step", "mlflow", "postgres", "s3")
 """What the manifests run: another image on the cluster is no reason to apply them again."""
-FIELD_MANAGER = "bench-cluster"
 READY_SECONDS = 240
 # A container in one of these states will not get better by waiting.
 HOPELESS = {
@@ -57,8 +58,13 @@ class Credentials:
         )
 
 
-def render(images: dict[str, str], credentials: Credentials, node: str) -> list[dict[str, Any]]:
-    """Every object of the platform, in the order in which to apply them."""
+def render(
+    images: dict[str, str], credentials: Credentials, node: str = "", storage_class: str = ""
+) -> list[dict[str, Any]]:
+    """Every object of the platform, in the order in which to apply them.
+
+    With `node`, the one of our kind cluster, volumes are folders on it; without, `storage_class` provides them.
+    """
     environment = Environment(
         loader=FileSystemLoader(MANIFESTS),
         undefined=StrictUndefined,
@@ -68,7 +74,7 @@ def render(images: dict[str, str], credentials: Credentials, node: str) -> list[
     objects: list[dict[str, Any]] = []
     for path in sorted(MANIFESTS.glob("*.yaml")):
         text = environment.get_template(path.name).render(
-            images=images, secrets=asdict(credentials), node=node
+            images=images, secrets=asdict(credentials), node=node, storage_class=storage_class
         )
         objects += [document for document in yaml.safe_load_all(text) if document]
     return objects
@@ -78,17 +84,9 @@ def deploy(stages: Stages, info: ClusterInfo, node: str) -> None:
     """The platform as the manifests say, ready; cached while manifests, images and node are the same."""
     api = connect(info)
 
-    def apply(log: Log) -> Outputs:
-        credentials = _existing_credentials(api) or Credentials.fresh()
-        objects = render(info.images, credentials, pins.NODE_NAME)
-        cluster = dynamic.DynamicClient(api, cache_file=str(stages.where.root / "discovery.json"))
-        for item in objects:
-            log.note(
-                f"apply {item['kind']} {item['metadata'].get('namespace', '')}/{item['metadata']['name']}"
-            )
-            _apply(cluster, item)
-        wait_ready(api, READY_SECONDS, log)
-        return {"summary": f"{len(deployed_names(objects))} deployments ready"}
+    def make(log: Log) -> Outputs:
+        objects = render(info.images, credentials(api), pins.NODE_NAME)
+        return apply(dynamic_client(api, stages.where.root / "discovery.json"), objects, READY_SECONDS, log)
 
     inputs = {
         "manifests": digest_text(*(path.read_text() for path in sorted(MANIFESTS.glob("*.yaml")))),
@@ -96,7 +94,7 @@ def deploy(stages: Stages, info: ClusterInfo, node: str) -> None:
         "node": node,
     }
     try:
-        stages.run("platform", inputs, apply, lambda _: _still_ready(api))
+        stages.run("platform", inputs, make, lambda _: _still_ready(api))
     except ApiException as problem:
         raise ClusterError(
             f"The API server refused: {problem.reason}: {str(problem.body)[:500]}",
@@ -116,15 +114,34 @@ def deployed_names(objects: list[dict[str, Any]]) -> list[str]:
     return [f"{metadata['namespace']}/{metadata['name']}" for metadata in found]
 
 
-def _apply(cluster: dynamic.DynamicClient, item: dict[str, Any]) -> None:
-    resource = cluster.resources.get(api_version=item["apiVersion"], kind=item["kind"])
-    resource.server_side_apply(
-        body=item,
-        name=item["metadata"]["name"],
-        namespace=item["metadata"].get("namespace"),
-        field_manager=FIELD_MANAGER,
-        force_conflicts=True,
-    )
+def dynamic_client(api: client.ApiClient, cache: Path) -> dynamic.DynamicClient:
+    """A client for objects of any kind; what kinds the cluster has is remembered in the file `cache`."""
+    return dynamic.DynamicClient(api, cache_file=str(cache))
+
+
+def apply(cluster: dynamic.DynamicClient, objects: list[dict[str, Any]], seconds: float, log: Log) -> Outputs:
+    """Apply server-side, in the order given; returns when every Deployment is ready.
+
+    CommandFailed with the reasons when that takes more than `seconds`.
+    """
+    for item in objects:
+        metadata = item["metadata"]
+        log.note(f"apply {item['kind']} {metadata.get('namespace', '')}/{metadata['name']}")
+        resource = cluster.resources.get(api_version=item["apiVersion"], kind=item["kind"])
+        resource.server_side_apply(
+            body=item,
+            name=metadata["name"],
+            namespace=metadata.get("namespace"),
+            field_manager=PLATFORM_MANAGER,
+            force_conflicts=True,
+        )
+    wait_ready(cluster.client, seconds, log)
+    return {"summary": f"{len(deployed_names(objects))} deployments ready"}
+
+
+def credentials(api: client.ApiClient) -> Credentials:
+    """Those in the cluster's Secrets; new ones where it has none yet."""
+    return _existing_credentials(api) or Credentials.fresh()
 
 
 def _existing_credentials(api: client.ApiClient) -> Credentials | None:
@@ -162,10 +179,10 @@ def deployment_state(deployment: Any) -> str:
     return "ready"
 
 
-def states(info: ClusterInfo) -> dict[str, str]:
+def states(kubeconfig: Path | str, context: str | None = None) -> dict[str, str]:
     """namespace/deployment → `ready` or why not; one entry `api-server` when that does not answer."""
     try:
-        return _states(connect(info))
+        return _states(config.new_client_from_config(config_file=str(kubeconfig), context=context))
     except Exception as problem:  # noqa: BLE001 - urllib3 and the client raise many kinds; status only tells
         return {"api-server": f"does not answer ({type(problem).__name__})"}
 
@@ -216,7 +233,10 @@ def _wait_namespace(api: client.ApiClient, namespace: str, deadline: float, log:
             told = "\n".join(describe(api, namespace, name) for name in pending)
             if log is not None:
                 log.note(f"not ready in {namespace}: {pending}\n{told}")
-            raise CommandFailed(f"not ready: {', '.join(f'{n} ({s})' for n, s in pending.items())}")
+            states = ", ".join(f"{name} ({state})" for name, state in pending.items())
+            reasons = [*_unscheduled(api, namespace), *hopeless]
+            more = f"; and {len(reasons) - 1} more" if reasons[1:] else ""
+            raise CommandFailed("; ".join([f"not ready: {states}", *reasons[:1]]) + more)
         stream = watch.Watch()
         for event in stream.stream(
             apps.list_namespaced_deployment,
@@ -233,6 +253,14 @@ def _wait_namespace(api: client.ApiClient, namespace: str, deadline: float, log:
                 stream.stop()
 
 
+def _unscheduled(api: client.ApiClient, namespace: str) -> Iterator[str]:
+    """Pods that no node takes, with what the scheduler says: others may fail only because these are not there."""
+    for pod in client.CoreV1Api(api).list_namespaced_pod(namespace).items:
+        for condition in pod.status.conditions or []:
+            if condition.type == "PodScheduled" and condition.status == "False":
+                yield f"{pod.metadata.name}: {condition.reason} ({(condition.message or '')[:200]})"
+
+
 def _hopeless(api: client.ApiClient, namespace: str) -> Iterator[str]:
     for pod in client.CoreV1Api(api).list_namespaced_pod(namespace).items:
         status = pod.status
@@ -242,7 +270,8 @@ def _hopeless(api: client.ApiClient, namespace: str) -> Iterator[str]:
             if waiting is not None and (
                 waiting.reason in HOPELESS or (crashing and container.restart_count >= MANY_RESTARTS)
             ):
-                yield f"{pod.metadata.name}: {waiting.reason}"
+                # The cause is at the end of what the runtime says.
+                yield f"{pod.metadata.name}: {waiting.reason} {container.image} (…{(waiting.message or '')[-120:]})"
 
 
 def describe(api: client.ApiClient, namespace: str, name: str) -> str:
