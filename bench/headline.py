@@ -110,7 +110,8 @@ def _text(estimate: Estimate | None, unit: str) -> str:
     if estimate.interval is None:
         return value
     within = estimate.interval
-    return f"{value} [{within.low:.3g}, {within.high:.3g}] at {within.level:.0%}"
+    low, high = (f"{end:.0f}" if abs(end) >= 1000 else f"{end:.3g}" for end in (within.low, within.high))
+    return f"{value} [{low}, {high}] at {within.level:.0%}"
 
 
 def times(folder: Path) -> str:

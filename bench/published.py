@@ -63,10 +63,16 @@ def shown(estimate: Mapping[str, Any] | None) -> str:
     """`850 ms [830, 901] 93.8 %`: an estimate in seconds as text."""
     if estimate is None:
         return "no stored result"
-    text, within = f"{estimate['value'] * 1e3:.3g} ms", estimate["interval"]
+    text, within = f"{_figures(estimate['value'] * 1e3)} ms", estimate["interval"]
     if within is None:
         return text
-    return f"{text} [{within['low'] * 1e3:.3g}, {within['high'] * 1e3:.3g}] {within['level'] * 100:.3g} %"
+    bounds = ", ".join(_figures(within[end] * 1e3) for end in ("low", "high"))
+    return f"{text} [{bounds}] {within['level'] * 100:.3g} %"
+
+
+def _figures(value: float) -> str:
+    """Three figures, or all before the point where there are more."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def own_clock(record: RunRecord) -> float | None:

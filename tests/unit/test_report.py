@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from adapters.base import BenchError
-from bench import harness, headline
+from bench import harness, headline, published
 from bench.cells import makespan
 from bench.curves import LINE, TOP, _spread, ticks
 from bench.records import Environment, Resources, RunRecord, Sample, Usage, Verification, Window
@@ -484,3 +484,10 @@ def test_names_at_the_ends_of_lines_do_not_touch(ends: list[float]) -> None:
     assert sorted(range(len(ends)), key=lambda i: ends[i]) == sorted(
         range(len(ends)), key=lambda i: placed[i]
     )
+
+
+def test_milliseconds_are_never_in_powers_of_ten() -> None:
+    interval = {"low": 1.0239, "high": 1.051, "level": 0.9375}
+    assert published.shown({"value": 1.0378, "interval": interval}) == "1038 ms [1024, 1051] 93.8 %"
+    interval = {"low": 0.2549, "high": 0.34, "level": 0.9375}
+    assert published.shown({"value": 0.324, "interval": interval}) == "324 ms [255, 340] 93.8 %"
