@@ -17,6 +17,8 @@ SEED = 20_260_101
 LEVEL = 0.95
 RESAMPLES = 9_999
 CURVE_RESAMPLES = 999
+MANY_PAIRS, FEWEST_RESAMPLES = 2_000, 99
+"""A line's bootstrap draws less often, to the second at least, where there are more pairs of runs than the first."""
 DRAWN_TO = 50
 """Samples up to which a bootstrap draws: of more, the distribution that drawing would approach is computed."""
 EXACT_LIMIT = 20_000
@@ -424,14 +426,18 @@ def cost_curve(points: Sequence[tuple[int, float]], level: float = LEVEL, seed: 
         note = "one run of a length: no interval"
     else:
         rng = np.random.default_rng(seed)
+        pairs = sum(len(groups[a]) * len(groups[b]) for a, b in combinations(groups, 2))
+        resamples = min(CURVE_RESAMPLES, max(FEWEST_RESAMPLES, CURVE_RESAMPLES * MANY_PAIRS // pairs))
         drawn = np.array(
             [
                 _theil_sen({length: rng.choice(values, len(values)) for length, values in groups.items()})
-                for _ in range(CURVE_RESAMPLES)
+                for _ in range(resamples)
             ]
         )
         bounds = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
         method = "percentile bootstrap within lengths"
+        if resamples < CURVE_RESAMPLES:
+            method += f", {resamples} resamples"
         low_high = (
             Interval(float(bounds[0][0]), float(bounds[1][0]), level, method),
             Interval(float(bounds[0][1]), float(bounds[1][1]), level, method),

@@ -339,3 +339,12 @@ def test_only_differences_with_a_p_are_of_the_family() -> None:
     assert adjust([far, None, few, near]) == [far, near]
     assert (far["p_holm"], few["p_holm"]) == (pytest.approx(2 * far["p"]), None)
     assert (far["size"], near["p_holm"]) == ("large", near["p"])
+
+
+def test_a_line_through_many_runs_draws_less_often_and_says_so() -> None:
+    few = [(length, length + number / 100) for length in (1, 10) for number in range(20)]
+    many = [(length, length + number / 100) for length in (1, 10) for number in range(100)]
+    one, other = cost_curve(few).marginal.interval, cost_curve(many).marginal.interval
+    assert one is not None and one.method == "percentile bootstrap within lengths"
+    assert other is not None and other.method.endswith(", 199 resamples")
+    assert other.low <= 1.0 <= other.high
