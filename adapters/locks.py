@@ -8,7 +8,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 from adapters.base import Target, TargetUnusable
-from adapters.targets import installed
 from cluster.pins import CLUSTER_NAME
 from cluster.state import home
 
@@ -53,6 +52,10 @@ def measuring(target: Target) -> Iterator[None]:
         return
     name, lock = CLUSTER_NAME, f"measuring-{CLUSTER_NAME}.lock"
     if target is Target.K8S:
+        from adapters.targets import (
+            installed,  # with Kubernetes' client, which other commands need not wait for
+        )
+
         name = installed().context
         lock = f"measuring-k8s-{quote(name, safe='')}.lock"
     with held(home() / lock, f"the cluster {name}"):

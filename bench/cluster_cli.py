@@ -268,14 +268,17 @@ def load(
 
 
 def _status_of(context: str, as_json: bool) -> NoReturn:
+    from cluster import contexts  # with Kubernetes' client, which other commands need not wait for
+
     try:
-        states = cluster.states(context)
+        states = contexts.states(context)
     except cluster.ClusterError as problem:
         _fail(problem)
     if as_json:
         typer.echo(json.dumps(states, indent=2, sort_keys=True))
-    for name, state in () if as_json else sorted(states.items()):
-        typer.echo(f"{name}  {state}")
+    else:
+        for name, state in sorted(states.items()):
+            typer.echo(f"{name}  {state}")
     raise typer.Exit(0 if states and all(state == "ready" for state in states.values()) else 1)
 
 
@@ -324,6 +327,8 @@ def install(
 
       bench cluster install --context kind-other --load
     """
+    from cluster import contexts  # with Kubernetes' client, which other commands need not wait for
+
     if bool(registry) == load:
         raise typer.BadParameter("one of the two: --registry HOST/PREFIX or --load", param_hint="--registry")
     wanted = _with(with_ or [])
@@ -332,7 +337,7 @@ def install(
         raise typer.BadParameter(f"not wired for k8s yet: {unable}", param_hint="--with")
     try:
         with _shown() as report:
-            found = cluster.install(
+            found = contexts.install(
                 context,
                 kubeconfig=kubeconfig,
                 registry=registry.rstrip("/"),
@@ -360,9 +365,11 @@ def uninstall(context: Context, kubeconfig: Kubeconfig = "") -> None:
 
       bench cluster uninstall --context my-cluster
     """
+    from cluster import contexts  # with Kubernetes' client, which other commands need not wait for
+
     try:
         with _shown() as report:
-            removed = cluster.uninstall(context, kubeconfig=kubeconfig, report=report)
+            removed = contexts.uninstall(context, kubeconfig=kubeconfig, report=report)
     except cluster.ClusterError as problem:
         _fail(problem)
     except KeyboardInterrupt:

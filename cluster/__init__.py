@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from cluster.contexts import Installed, install, installed, states, uninstall
 from cluster.errors import ClusterError
+from cluster.installations import Installed, installed
 from cluster.lifecycle import Status, down, ensure_images, info, load, status, up
 from cluster.stages import Progress, Report
 from cluster.state import ClusterInfo
@@ -21,12 +21,9 @@ __all__ = [
     "down",
     "ensure_images",
     "info",
-    "install",
     "installed",
     "load",
-    "states",
     "status",
-    "uninstall",
     "up",
     "vendor_images",
 ]

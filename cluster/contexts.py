@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -25,6 +25,7 @@ from cluster import images, kind_cluster, lifecycle, pins, services
 from cluster.engine import Docker
 from cluster.engine import client as engine_client
 from cluster.errors import ClusterError
+from cluster.installations import Installed, discovery_of, file_of, folder, installed, read
 from cluster.ownership import is_ours
 from cluster.stages import Log, Outputs, Report, Stages, silent
 from cluster.state import LOCK_PATIENCE, exclusive, paths, sweep, write_atomic
@@ -71,18 +72,6 @@ OUTSIDE = (
 """Kinds of objects outside namespaces that the platform or an orchestrator's adapter applies, in order of removal."""
 
 
-@dataclass(frozen=True)
-class Installed:
-    """An installation: where it is, and what it runs."""
-
-    context: str
-    kubeconfig: str
-    """A file, or several as in $KUBECONFIG."""
-    storage_class: str
-    images: dict[str, str]
-    """References by digest, by the keys of `pins.REPOSITORIES`."""
-
-
 def install(
     context: str,
     *,
@@ -123,7 +112,7 @@ def install(
         finally:
             stages.stop()
         found = Installed(context, kubeconfig, chosen, references)
-        write_atomic(_file(context), json.dumps(asdict(found), indent=2, sort_keys=True) + "\n")
+        write_atomic(file_of(context), json.dumps(asdict(found), indent=2, sort_keys=True) + "\n")
     return found
 
 
@@ -132,7 +121,7 @@ def uninstall(context: str, *, kubeconfig: str = "", report: Report = silent) ->
 
     Objects that others have applied are not touched. Raises ClusterError.
     """
-    known = _read(_file(context))
+    known = read(file_of(context))
     api = _connect(context, _absolute(kubeconfig or (known.kubeconfig if known else _usual_kubeconfig())))
     where = paths()
     with exclusive(where, "uninstall"), _explained(context):
@@ -145,30 +134,9 @@ def uninstall(context: str, *, kubeconfig: str = "", report: Report = silent) ->
             return {"summary": f"{len(removed)} objects, and what was in them"}
 
         stages.run("remove", {}, remove, lambda _: False)
-        for file in (_file(context), _discovery(context)):
+        for file in (file_of(context), discovery_of(context)):
             file.unlink(missing_ok=True)
     return removed
-
-
-def installed(context: str = "") -> Installed:
-    """What `install` left on a context: the one given, $BENCH_CONTEXT, or the only one there is.
-
-    Raises ClusterError with what to type where there is none.
-    """
-    context = context or os.environ.get("BENCH_CONTEXT", "")
-    found = [known for file in sorted(_folder().glob("*.json")) if (known := _read(file)) is not None]
-    chosen = [each for each in found if each.context == context] if context else found
-    if len(chosen) == 1:
-        return chosen[0]
-    names = ", ".join(each.context for each in found)
-    if chosen:
-        raise ClusterError("More than one cluster has an installation.", remedy=f"--context, one of: {names}")
-    which = f"the context {context!r}" if context else "any cluster of somebody else's"
-    raise ClusterError(
-        f"Nothing is installed on {which}" + (f"; it is on: {names}." if names else "."),
-        kept="nothing was changed.",
-        remedy=f"bench cluster install --context {context or 'NAME'} --registry HOST/PREFIX",
-    )
 
 
 def states(context: str) -> dict[str, str]:
@@ -177,27 +145,8 @@ def states(context: str) -> dict[str, str]:
     return services.states(found.kubeconfig, found.context)
 
 
-def _folder() -> Path:
-    return paths().root / "contexts"
-
-
-def _file(context: str) -> Path:
-    return _folder() / f"{quote(context, safe='')}.json"
-
-
-def _discovery(context: str) -> Path:
-    return _folder() / f"{quote(context, safe='')}.discovery"
-
-
-def _read(file: Path) -> Installed | None:
-    try:
-        return Installed(**json.loads(file.read_text()))
-    except (OSError, ValueError, TypeError):
-        return None
-
-
 def _known_images(context: str) -> dict[str, str]:
-    known = _read(_file(context))
+    known = read(file_of(context))
     return known.images if known else {}
 
 
@@ -250,8 +199,8 @@ def _explained(context: str) -> Iterator[None]:
 
 
 def _dynamic(api: client.ApiClient, context: str) -> dynamic.DynamicClient:
-    _folder().mkdir(parents=True, exist_ok=True)
-    return services.dynamic_client(api, _discovery(context))
+    folder().mkdir(parents=True, exist_ok=True)
+    return services.dynamic_client(api, discovery_of(context))
 
 
 def _refuse(api: client.ApiClient) -> bool:

@@ -104,6 +104,11 @@ def test_help_has_examples() -> None:
     assert "bench run --orchestrator argo" in text
 
 
+def test_a_command_without_a_cluster_does_not_wait_for_kubernetes_client() -> None:
+    asked = "import sys, bench.cli, bench.report; sys.exit('kubernetes' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", asked], timeout=60).returncode == 0
+
+
 def test_two_commands_do_not_measure_on_one_cluster(tmp_path: Path) -> None:
     environment = {**os.environ, "BENCH_HOME": str(tmp_path / "home")}
     holder = "import sys; from adapters.locks import *; from adapters.base import Target\n"

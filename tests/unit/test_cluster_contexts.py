@@ -17,7 +17,6 @@ from kubernetes.client.exceptions import ApiException
 from kubernetes.dynamic.exceptions import NotFoundError, ResourceNotFoundError
 from typer.testing import CliRunner
 
-import cluster
 from adapters.base import BenchError, Target, TargetUnreachable, Unsupported
 from adapters.kube import Kube
 from adapters.targets import ClusterTarget, connect
@@ -26,7 +25,7 @@ from bench.errors import BadInput
 from bench.run_command import Options, choose_target, scenarios
 from bench.runner import Runner
 from bench.store import Store
-from cluster import contexts, engine, lifecycle, pins, services
+from cluster import contexts, engine, installations, lifecycle, pins, services
 from cluster.contexts import DEFAULT_CLASS, PLATFORM, Installed
 from cluster.errors import ClusterError
 from cluster.ownership import is_ours
@@ -147,7 +146,7 @@ def config(server: str) -> str:
 def remember(context: str) -> Installed:
     """Note an installation, as `install` does at its end."""
     found = Installed(context, "kubeconfig", "fast", {"step": IMAGES["step"]})
-    file = contexts._file(context)
+    file = installations.file_of(context)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(found.__dict__))
     return found
@@ -195,7 +194,7 @@ def refused(**options: Any) -> ClusterError:
         contexts.install("theirs", **({"registry": "registry.example/bench"} | options))
     assert "nothing was" in raised.value.kept
     assert raised.value.remedy
-    assert not list(contexts._folder().glob("*.json"))
+    assert not list(installations.folder().glob("*.json"))
     return raised.value
 
 
@@ -383,7 +382,7 @@ def test_all_stands_for_those_that_can(monkeypatch: pytest.MonkeyPatch) -> None:
         asked.append(options)
         return Installed(context, "kubeconfig", "fast", {})
 
-    monkeypatch.setattr(cluster, "install", install)
+    monkeypatch.setattr(contexts, "install", install)
     arguments = ["install", "--context", "c", "--registry", "host/bench/", "--with", "all"]
     assert CliRunner().invoke(cluster_cli.app, arguments).exit_code == 0
     assert asked[0]["orchestrators"] == ("prefect",) and asked[0]["registry"] == "host/bench"
