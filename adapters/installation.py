@@ -12,7 +12,6 @@ from typing import Any
 import jinja2
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
-from kubernetes.stream import stream
 
 from adapters.base import BenchError, Unsupported
 from adapters.forward import Forward
@@ -127,18 +126,7 @@ class Installation:
             ).items
             if not pods:
                 raise BenchError("the platform's PostgreSQL does not run", "bench cluster up")
-            # A client of its own: for as long as it lasts, the call replaces how its client sends requests.
-            core = client.CoreV1Api(client.ApiClient(self.kube.api.configuration))
-            talk = stream(
-                core.connect_get_namespaced_pod_exec,
-                pods[0].metadata.name,
-                SYSTEM_NAMESPACE,
-                command=command,
-                stdin=True,
-                stdout=True,
-                stderr=True,
-                _preload_content=False,
-            )
+            talk = self.kube.talk(SYSTEM_NAMESPACE, pods[0].metadata.name, command)
             try:
                 talk.write_stdin("\n".join([*lines, "\\q\n"]))
                 talk.run_forever(timeout=60)

@@ -13,6 +13,7 @@ import yaml
 from kubernetes import client, config, dynamic, watch
 from kubernetes.client.exceptions import ApiException
 from kubernetes.dynamic.exceptions import NotFoundError
+from kubernetes.stream import stream
 
 from adapters.base import BenchError, TargetUnreachable, TargetUnusable, Unsupported
 from cluster.ownership import ADAPTERS_MANAGER, is_ours
@@ -253,6 +254,21 @@ class Kube:
                 yield event["type"], event["object"]
         except (urllib3.exceptions.ProtocolError, urllib3.exceptions.ReadTimeoutError):
             return  # the server cut the stream: the caller lists again
+
+    def talk(self, namespace: str, pod: str, command: list[str]) -> Any:
+        """An open conversation with a command that is started in the pod (`kubernetes.stream.ws_client.WSClient`)."""
+        # A client of its own: for as long as it lasts, the call replaces how its client sends requests.
+        core = client.CoreV1Api(client.ApiClient(self.api.configuration))
+        return stream(
+            core.connect_get_namespaced_pod_exec,
+            pod,
+            namespace,
+            command=command,
+            stdin=True,
+            stdout=True,
+            stderr=True,
+            _preload_content=False,
+        )
 
     def service_get(self, namespace: str, service: str, path: str, query: Mapping[str, str]) -> str:
         """GET from a Service through the API server's proxy; `service` as in `http:ledger:8080`."""

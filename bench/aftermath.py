@@ -86,11 +86,7 @@ def row(cell: Cell) -> dict[str, Any]:
     """A cell as a row of the retry table. `recovered` is a count with its exact binomial interval, or None."""
     found = of_cell(cell)
     return {
-        "orchestrator": cell.key.orchestrator,
-        "configuration": cell.key.configuration,
-        "knob": cell.knob,
-        "stand_ins": list(cell.stand_ins),
-        "task": cell.key.task,
+        **cell.who,
         "n": len(found),
         "recovered": sum(after.recovered for after in found),
         "interval": asdict(proportion(sum(a.recovered for a in found), len(found))) if found else None,

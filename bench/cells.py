@@ -90,6 +90,17 @@ class Cell:
             )
         )
 
+    @property
+    def who(self) -> dict[str, Any]:
+        """Whose row it is, as plain data."""
+        return {
+            "orchestrator": self.key.orchestrator,
+            "configuration": self.key.configuration,
+            "knob": self.knob,
+            "stand_ins": list(self.stand_ins),
+            "task": self.key.task,
+        }
+
     @cached_property
     def measured(self) -> tuple[RunRecord, ...]:
         """Runs that succeeded and did what they should have: the samples of this cell."""
@@ -178,11 +189,19 @@ def handoff_bounds(record: RunRecord) -> tuple[float, float] | None:
 
 def part_seconds(record: RunRecord) -> dict[str, float]:
     """Seconds of a run by part name, summed over its steps; empty where the record has errors."""
+    return {name: seconds for name, (seconds, _, _) in part_sums(record).items()}
+
+
+def part_sums(record: RunRecord) -> dict[str, list[float]]:
+    """As `part_seconds`, each followed by what it was at least and at most."""
     if record.breakdown is None or record.breakdown.errors:
         return {}
-    sums: dict[str, float] = {}
+    sums: dict[str, list[float]] = {}
     for part in record.breakdown.parts:
-        sums[part.name] = sums.get(part.name, 0.0) + part.seconds
+        found = sums.setdefault(part.name, [0.0, 0.0, 0.0])
+        found[0] += part.seconds
+        found[1] += part.low
+        found[2] += part.high
     return sums
 
 

@@ -4,9 +4,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from kubernetes import client
-from kubernetes.stream import stream
-
 from adapters import podspec
 from adapters.base import BenchError
 from adapters.kube import Document, Gone, explained
@@ -58,18 +55,7 @@ def _once(ask: Callable[[], int]) -> tuple[float, float]:
 
 def _line(where: ClusterTarget, name: str) -> Callable[[], int]:
     """A conversation with the pod: each call asks for the time there."""
-    # A client of its own: for as long as it lasts, the call replaces how its client sends requests.
-    core = client.CoreV1Api(client.ApiClient(where.kube.api.configuration))
-    talk = stream(
-        core.connect_get_namespaced_pod_exec,
-        name,
-        PIPELINE_NAMESPACE,
-        command=["python", "-u", "-c", ANSWER],
-        stdin=True,
-        stdout=True,
-        stderr=True,
-        _preload_content=False,
-    )
+    talk = where.kube.talk(PIPELINE_NAMESPACE, name, ["python", "-u", "-c", ANSWER])
 
     def ask() -> int:
         talk.write_stdin("\n")

@@ -23,11 +23,7 @@ def _row(cell: Cell, alone: Cell | None) -> dict[str, Any]:
     together, single = estimated(cell, makespan), estimated(alone, makespan)
     return {
         "target": cell.key.target,
-        "orchestrator": cell.key.orchestrator,
-        "configuration": cell.key.configuration,
-        "knob": cell.knob,
-        "stand_ins": list(cell.stand_ins),
-        "task": cell.key.task,
+        **cell.who,
         "work": f"{cell.key.workload}-{cell.key.steps}",
         "runs": cell.key.concurrent,
         "n": len(cell.measured),

@@ -66,6 +66,11 @@ def seconds(value: float) -> str:
     return f"{value:.1f} s" if size >= 10 else f"{value:.2f} s" if size >= 1 else f"{value:.3f} s"
 
 
+def figures(value: float) -> str:
+    """A number to three figures, or all before the point where there are more: `0.324`, `1038`."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
 def interval(estimate: Estimate | None, level: float | None = None) -> str:
     """`9.53 s`, and below it `[9.1, 10.2] 94%`: the median, its interval and the level that attains.
 
@@ -232,6 +237,11 @@ def _tick(span: float, columns: int) -> float:
         scale *= 10
 
 
+def _titled(title: str) -> Table:
+    """A table under its title, both at the left edge."""
+    return Table(title=title, box=SIMPLE, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False)
+
+
 def summary(records: Sequence[RunRecord]) -> RenderableType:
     """A table for each target, task kind and piece of work: medians, the ratio to the floor, what failed."""
     found = cells(records)
@@ -241,13 +251,8 @@ def summary(records: Sequence[RunRecord]) -> RenderableType:
         key = members[0].key
         parameters = "".join(f", {name}={value}" for name, value in key.parameters)
         step = "no steps" if task == "nothing" else f"one {task} per step"
-        table = Table(
-            title=f"{target}, {step}: {key.workload}-{key.steps}{parameters}{at_once(key.concurrent)}",
-            box=SIMPLE,
-            title_justify="left",
-            padding=(0, 1, 0, 0),
-            pad_edge=False,
-        )
+        at_once = f", {key.concurrent} runs at once" if key.concurrent > 1 else ""
+        table = _titled(f"{target}, {step}: {key.workload}-{key.steps}{parameters}{at_once}")
         table.add_column("orchestrator", min_width=12, overflow="fold")
         for name in ("n", "makespan", "overhead", "handoff", "× floor", "failed", "void"):
             table.add_column(name, justify="right", no_wrap=True)
@@ -263,19 +268,12 @@ def summary(records: Sequence[RunRecord]) -> RenderableType:
     return Group(*tables, Text(note, style="dim"))
 
 
-def at_once(runs: int) -> str:
-    """What is added to the name of the work where a sample is several runs."""
-    return f", {runs} runs at once" if runs > 1 else ""
-
-
 def concurrent_table(records: Sequence[RunRecord]) -> RenderableType | None:
     """How long several runs at once took; None where there were none."""
     rows = concurrency.rows(cells(records))
     if not rows:
         return None
-    table = Table(
-        title="runs at once", box=SIMPLE, title_justify="left", padding=(0, 1, 0, 0), pad_edge=False
-    )
+    table = _titled("runs at once")
     for name in ("orchestrator", "work"):
         table.add_column(name, overflow="fold")
     for name in ("runs", "n", "all", "one alone", "× alone", "first done", "last done", "runs/min"):
@@ -302,13 +300,7 @@ def faults_table(records: Sequence[RunRecord]) -> RenderableType:
     found = [cell for cell in cells(records) if cell.key.fault]
     tables: list[RenderableType] = []
     for each in aftermath.tables(found, lambda cell: {}):
-        table = Table(
-            title=f"{each['target']}, {each['workload']}: {each['title']}",
-            box=SIMPLE,
-            title_justify="left",
-            padding=(0, 1, 0, 0),
-            pad_edge=False,
-        )
+        table = _titled(f"{each['target']}, {each['workload']}: {each['title']}")
         table.add_column("orchestrator", min_width=12, overflow="fold")
         table.add_column("a step is")
         for name in ("recovered", "attempts", "claimed", "step done", "noticed", "resumed", "over"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from adapters.base import BenchError
 from bench import aftermath, lineage
 from bench.cells import FLOORS, Cell, cells, floor_of, makespan, overhead, ratio_to_floor
-from bench.drawing import seconds
+from bench.drawing import figures, seconds
 from bench.faults import FAULTS
 from bench.records import RunRecord
 from bench.statistics import Estimate
@@ -110,8 +110,7 @@ def _text(estimate: Estimate | None, unit: str) -> str:
     if estimate.interval is None:
         return value
     within = estimate.interval
-    low, high = (f"{end:.0f}" if abs(end) >= 1000 else f"{end:.3g}" for end in (within.low, within.high))
-    return f"{value} [{low}, {high}] at {within.level:.0%}"
+    return f"{value} [{figures(within.low)}, {figures(within.high)}] at {within.level:.0%}"
 
 
 def times(folder: Path) -> str:

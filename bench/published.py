@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench.cells import Cell, estimated, makespan
+from bench.drawing import figures
 from bench.records import RunRecord
 
 STEPS = 40
@@ -63,16 +64,11 @@ def shown(estimate: Mapping[str, Any] | None) -> str:
     """`850 ms [830, 901] 93.8 %`: an estimate in seconds as text."""
     if estimate is None:
         return "no stored result"
-    text, within = f"{_figures(estimate['value'] * 1e3)} ms", estimate["interval"]
+    text, within = f"{figures(estimate['value'] * 1e3)} ms", estimate["interval"]
     if within is None:
         return text
-    bounds = ", ".join(_figures(within[end] * 1e3) for end in ("low", "high"))
+    bounds = ", ".join(figures(within[end] * 1e3) for end in ("low", "high"))
     return f"{text} [{bounds}] {within['level'] * 100:.3g} %"
-
-
-def _figures(value: float) -> str:
-    """Three figures, or all before the point where there are more."""
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def own_clock(record: RunRecord) -> float | None:

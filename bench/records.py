@@ -241,6 +241,12 @@ def _digest(blocking: tuple[tuple[str, str], ...]) -> str:
     return hashlib.sha256(json.dumps(dict(blocking), sort_keys=True).encode()).hexdigest()
 
 
+def canonical(body: object, allow_nan: bool = True) -> bytes:
+    """Canonical JSON: sorted keys, no spaces. Raises `ValueError` for what is not a number, unless that is allowed."""
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=allow_nan)
+    return text.encode()
+
+
 class RunRecord(Frozen):
     """One line of `runs.jsonl`."""
 
@@ -283,9 +289,7 @@ class RunRecord(Frozen):
 
     def content_sha256(self) -> str:
         """sha256 over the canonical JSON (sorted keys, no spaces) of all fields but `sha256`."""
-        body = self.model_dump(mode="json", exclude={"sha256"})
-        text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return hashlib.sha256(canonical(self.model_dump(mode="json", exclude={"sha256"}))).hexdigest()
 
 
 _OTHERS_LEFT_OUT = ConfigDict(extra="ignore")

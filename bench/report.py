@@ -38,11 +38,12 @@ from bench.cells import (
     handoff_bounds,
     makespan,
     overhead,
+    part_sums,
     ratio_to_floor,
 )
 from bench.grouping import Group
 from bench.page import page
-from bench.records import RunRecord
+from bench.records import RunRecord, canonical
 from bench.statistics import (
     LEVEL,
     P95_FROM,
@@ -429,7 +430,7 @@ def _difference(one: Cell, other: Cell) -> dict[str, Any] | None:
 
 def _breakdown(cell: Cell) -> dict[str, Any] | None:
     """Median of each part's sum over a run's steps; shares are of the sum of those medians' runs."""
-    sums = [found for record in cell.measured if (found := _part_sums(record))]
+    sums = [found for record in cell.measured if (found := part_sums(record))]
     if not sums:
         return None
     whole = median([sum(seconds for seconds, _, _ in found.values()) for found in sums])
@@ -446,19 +447,6 @@ def _breakdown(cell: Cell) -> dict[str, Any] | None:
 
 
 _NO_PART = [0.0, 0.0, 0.0]
-
-
-def _part_sums(record: RunRecord) -> dict[str, list[float]]:
-    """Seconds, at least and at most, of a run by part name over its steps; empty where the record has errors."""
-    if record.breakdown is None or record.breakdown.errors:
-        return {}
-    sums: dict[str, list[float]] = {}
-    for part in record.breakdown.parts:
-        found = sums.setdefault(part.name, [0.0, 0.0, 0.0])
-        found[0] += part.seconds
-        found[1] += part.low
-        found[2] += part.high
-    return sums
 
 
 def _cold(cell: Cell) -> dict[str, Any] | None:
@@ -656,8 +644,7 @@ _MARKUP = str.maketrans(
 def _canonical(records: Sequence[RunRecord]) -> Iterator[bytes]:
     """Each record as a line of canonical JSON."""
     for record in records:
-        body = record.model_dump(mode="json")
-        yield json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode() + b"\n"
+        yield canonical(record.model_dump(mode="json")) + b"\n"
 
 
 def _write(path: Path, parts: Iterable[bytes]) -> Path:

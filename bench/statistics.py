@@ -3,6 +3,7 @@
 Resampling uses a fixed seed: the same samples give the same answer on every machine.
 """
 
+import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -86,13 +87,11 @@ def median(samples: Sequence[float]) -> float:
     Raises:
         ValueError: if there are none, or one is not a number.
     """
-    ordered = sorted(samples)
-    if not ordered:
+    if len(samples) == 0:
         raise ValueError("no samples")
-    if any(map(isnan, ordered)):
+    if any(map(isnan, samples)):
         raise ValueError("a sample is not a number")
-    half = len(ordered) // 2
-    return float(ordered[half]) if len(ordered) % 2 else (ordered[half - 1] + ordered[half]) / 2
+    return float(statistics.median(samples))
 
 
 def order_interval(samples: Sequence[float], level: float = LEVEL, quantile: float = 0.5) -> Interval | None:

@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from adapters.base import BenchError
-from bench.records import RecordStatus, RunRecord, Sample
+from bench.records import RecordStatus, RunRecord, Sample, canonical
 
 FILE = "runs.jsonl"
 PUBLISHED = Path(__file__).resolve().parent.parent / "docs" / "results"
@@ -376,8 +376,7 @@ def _check(line: bytes) -> tuple[str, str] | RunRecord:
 
 
 def _canonical(body: dict[str, Any]) -> bytes:
-    text = json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return text.encode()
+    return canonical(body, allow_nan=False)
 
 
 def _is_sealed(line: bytes, sha256: str) -> bool:

@@ -29,11 +29,7 @@ def _row(cell: Cell) -> dict[str, Any] | None:
     )
     return {
         "target": cell.key.target,
-        "orchestrator": cell.key.orchestrator,
-        "configuration": cell.key.configuration,
-        "knob": cell.knob,
-        "stand_ins": list(cell.stand_ins),
-        "task": cell.key.task,
+        **cell.who,
         "work": f"{cell.key.workload}-{cell.key.steps}",
         "n": len(runs),
         "parts": sorted(parts),

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from bench.records import canonical
 from bench.store import FILE, PUBLISHED
 
 RUNS = 10_000
@@ -20,20 +21,16 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The published runs over and over, each time as further blocks of their plans, sealed anew."""
     rows = [json.loads(line) for line in (PUBLISHED / FILE).read_bytes().splitlines()]
     folder = tmp_path_factory.mktemp("many")
-    with (folder / FILE).open("w", encoding="utf-8") as file:
+    with (folder / FILE).open("wb") as file:
         for number in range(RUNS):
             row = rows[number % len(rows)]
             again = number // len(rows)
             sample = {**row["sample"], "index": row["sample"]["index"] + 1000 * again}
             body = {**row, "run_id": f"{row['run_id']}-{again}", "sample": sample}
             del body["sha256"]
-            body["sha256"] = hashlib.sha256(_canonical(body).encode()).hexdigest()
-            file.write(_canonical(body) + "\n")
+            body["sha256"] = hashlib.sha256(canonical(body)).hexdigest()
+            file.write(canonical(body) + b"\n")
     return folder
-
-
-def _canonical(body: object) -> str:
-    return json.dumps(body, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
 def test_load_and_report(benchmark: BenchmarkFixture, results: Path, tmp_path: Path) -> None:
