@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -55,6 +55,14 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
+class Trigger(StrEnum):
+    """What starts a run."""
+
+    API = "api"
+    SCHEDULE = "schedule"
+    EVENT = "event"
+
+
 class Configuration(Frozen):
     """How an orchestrator is set up: `default` is what the vendor ships, `tuned` differs in one named knob."""
 
@@ -79,6 +87,12 @@ class RunRequest(Frozen):
     deadline_seconds: float = 1800.0
     variant: str = "s3"
     """Where artifacts travel: `s3`, `volume` (a shared volume: does not survive a second node), or `folder` (local)."""
+    due: int | None = None
+    """When a schedule is to start it: seconds since the epoch, a whole minute. The run id then ends in `-DUE`."""
+    approval: bool = False
+    """Whether the run waits before promote until somebody approves it."""
+    retries_as_shipped: bool = False
+    """Whether steps have the retry settings that the vendor ships, and none of ours (three attempts, no delay)."""
 
 
 class RunHandle(Frozen):
@@ -175,13 +189,56 @@ class Driver(Protocol):
         """Block until the run ends or `deadline_seconds` have passed; then status TIMEOUT."""
 
     def cancel(self, run_id: str) -> bool:
-        """End a run and remove what it left; False where there was none."""
+        """End a run and remove what it left, a schedule or listener made for it too; False where there was none."""
 
     def timeline(self, handle: RunHandle) -> Timeline:
         """The orchestrator's own record of the run."""
 
     def logs(self, handle: RunHandle, step: str) -> str:
         """What the step printed, as the orchestrator kept it."""
+
+
+@runtime_checkable
+class Schedules(Protocol):
+    """A driver whose orchestrator starts runs itself, by a schedule."""
+
+    def schedule(self, request: RunRequest) -> None:
+        """Have the orchestrator start the run once, at `request.due`; returns when it knows. Prepares too; not timed.
+
+        Raises `BenchError` where that cannot be had in time.
+        """
+
+    def scheduled(self, request: RunRequest, deadline_seconds: float) -> RunHandle:
+        """The run that the schedule has started; waits for it until `deadline_seconds` after `request.due`.
+
+        `submit_ns` and `accepted_ns` of the handle are the moment it was due. Raises `BenchError` where none comes.
+        """
+
+
+@runtime_checkable
+class Listens(Protocol):
+    """A driver whose orchestrator starts runs itself, when a data event comes."""
+
+    def listen(self, request: RunRequest) -> None:
+        """Have the orchestrator start the run when its data event comes; returns when it would. Not timed."""
+
+    def publish(self, request: RunRequest, deadline_seconds: float) -> RunHandle:
+        """Send the event, and find the run that it has started.
+
+        `submit_ns` of the handle is just before the event left, `accepted_ns` just after it was taken. Raises
+        `BenchError` where it is refused, or where no run has come of it after `deadline_seconds`.
+        """
+
+
+@runtime_checkable
+class Approves(Protocol):
+    """A driver whose orchestrator lets a run wait until somebody approves it (`RunRequest.approval`)."""
+
+    def waits(self, handle: RunHandle, deadline_seconds: float) -> bool:
+        """Wait until the run waits for an approval; False where it did not come to that in time."""
+
+    def approve(self, run_id: str) -> None:
+        """Let it go on. Raises `BenchError` where nothing waits."""
 
 
 class Adapter(Protocol):

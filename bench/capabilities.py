@@ -28,10 +28,14 @@ CAPABILITIES = {
     "sweep": "four candidates, the best is registered",
     "retry_once": "a step that raises is tried again",
     "killed_process_is_retried": "a step whose process dies is tried again",
+    "retries_as_shipped": "without settings of ours a failed step is left failed",
     "two_at_once_are_kept_apart": "two runs at once are kept apart",
     "caches_are_off": "the same run again runs every step again",
     "timeout": "a run that is too long is noticed and ended",
     "cancel": "a run can be ended, and is gone",
+    "schedule_fires": "a schedule starts a run, once and on time",
+    "event_triggers": "a data event starts a run",
+    "approval_waits": "a run waits for approval before promote",
     "undeploy_leaves_nothing": "undeploy leaves nothing",
 }
 """Tests of the conformance suite (without `test_`) in the order of the table, and what each asks."""

@@ -38,20 +38,21 @@ def _check_gaps(owner: type[Conformance]) -> None:
 
 
 def _leave_out_optional(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Of a class that is not `always_whole`, only what must pass everywhere; `--whole-conformance` keeps all."""
+    """What is asked only when verdicts are stored is left out; `--whole-conformance` keeps all."""
     if config.getoption("--whole-conformance") or config.getoption("--record-conformance"):
         return
-    left_out = [
-        item
-        for item in items
-        if (owner := getattr(item, "cls", None)) is not None
-        and issubclass(owner, Conformance)
-        and not owner.always_whole
-        and getattr(item, "originalname", item.name).removeprefix("test_") not in MUST_PASS
-    ]
+    left_out = [item for item in items if _is_optional(item)]
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+def _is_optional(item: pytest.Item) -> bool:
+    owner = getattr(item, "cls", None)
+    if owner is None or not issubclass(owner, Conformance):
+        return False
+    name = getattr(item, "originalname", item.name).removeprefix("test_")
+    return name in owner.stored_only or (not owner.always_whole and name not in MUST_PASS)
 
 
 _verdicts: dict[type[Conformance], dict[str, capabilities.Verdict]] = {}

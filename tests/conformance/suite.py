@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
@@ -13,12 +14,15 @@ import pytest
 
 import adapters
 from adapters.base import (
+    Approves,
     Driver,
     Gap,
+    Listens,
     RunHandle,
     RunOutcome,
     RunRequest,
     Runtime,
+    Schedules,
     Status,
     Target,
     Timeline,
@@ -72,8 +76,10 @@ class Bench:
         self.driver: Driver = adapter.driver(target)
         self.scene: Any = scene_of(target)
 
-    def submit(self, workload: str, steps: int = 7, deadline: float = 600, **parameters: Any) -> RunHandle:
-        """Prepare and submit."""
+        self.requests: dict[str, RunRequest] = {}
+
+    def request(self, workload: str, steps: int = 7, deadline: float = 600, **parameters: Any) -> RunRequest:
+        """A run of its own, not started yet."""
         request = RunRequest(
             run_id=f"conf-{os.urandom(4).hex()}",
             workload=workload,
@@ -82,10 +88,21 @@ class Bench:
             steps=steps,
             deadline_seconds=deadline,
         )
+        return self.known(request)
+
+    def known(self, request: RunRequest) -> RunRequest:
+        """Remember a request for when its run is over."""
+        self.requests[request.run_id] = request
+        return request
+
+    def submit(self, workload: str, steps: int = 7, deadline: float = 600, **parameters: Any) -> RunHandle:
+        """Prepare and submit."""
+        return self.start(self.request(workload, steps, deadline, **parameters))
+
+    def start(self, request: RunRequest) -> RunHandle:
+        """Prepare and submit a request."""
         self.driver.prepare(request)
-        handle = self.driver.submit(request)
-        self.requests = {**getattr(self, "requests", {}), request.run_id: request}
-        return handle
+        return self.driver.submit(request)
 
     def finish(self, handle: RunHandle, deadline: float = 600) -> Ran:
         """Wait for the end and read everything."""
@@ -116,6 +133,15 @@ def fault(step: str, kind: str, *attempts: int) -> str:
     return json.dumps({"step": step, "kind": kind, "on_attempts": list(attempts)})
 
 
+LEAD_SECONDS = 45
+"""How long before it is due a run is put on a schedule, at least."""
+
+
+def next_minute(lead: int) -> int:
+    """The next whole minute that is at least `lead` seconds away, in seconds since the epoch."""
+    return (int(time.time()) + lead + 59) // 60 * 60
+
+
 class Conformance(ABC):
     """The suite. Tests of one class share one deployment and, where they only read, one pipeline run."""
 
@@ -125,6 +151,8 @@ class Conformance(ABC):
     gaps: ClassVar[tuple[Gap, ...]] = ()
     always_whole: ClassVar[bool] = True
     """False: without `--whole-conformance` only `MUST_PASS` is asked; the rest is asked when verdicts are stored."""
+    stored_only: ClassVar[frozenset[str]] = frozenset({"schedule_fires"})
+    """What is left out without it in any case: a schedule's shortest grid is a minute."""
 
     @pytest.fixture(scope="class")
     def bench(self) -> Bench:
@@ -221,6 +249,15 @@ class Conformance(ABC):
         self.check(ran)
         assert Counter(e["event"] for e in ran.ledger)["start"] == 2
 
+    def test_retries_as_shipped(self, bench: Bench) -> None:
+        """None of the five tries a failed step again unless it is told to."""
+        plain = bench.request("chain", steps=1, fault=fault("probe", "exception", 1))
+        handle = bench.start(bench.known(plain.model_copy(update={"retries_as_shipped": True})))
+        ran = bench.finish(handle)
+        assert ran.outcome.status is Status.FAILED, ran.outcome
+        assert [e["attempt"] for e in ran.events("start")] == [1]
+        assert [a.attempt for a in ran.timeline.attempts] == [1]
+
     def test_two_at_once_are_kept_apart(self, bench: Bench) -> None:
         first = bench.submit("chain", steps=1, fibo=10)
         second = bench.submit("chain", steps=1, fibo=11)
@@ -249,6 +286,56 @@ class Conformance(ABC):
         assert bench.driver.cancel(handle.run_id)
         assert not bench.driver.cancel(handle.run_id)
         assert [e for e in bench.scene.ledger(handle.run_id) if e["event"] == "finish"] == []
+
+    def test_schedule_fires(self, bench: Bench) -> None:
+        """Once, not before it is due, and with the parameters that were scheduled."""
+        driver = bench.driver
+        assert isinstance(driver, Schedules), "the adapter has no schedules"
+        plain = bench.request("chain", steps=1, fibo=12)
+        due = next_minute(LEAD_SECONDS)
+        request = bench.known(plain.model_copy(update={"run_id": f"{plain.run_id}-{due}", "due": due}))
+        driver.schedule(request)
+        assert bench.scene.ledger(request.run_id) == []
+        handle = driver.scheduled(request, 300)
+        assert handle.run_id == request.run_id
+        ran = bench.finish(handle)
+        self.check(ran)
+        (start,) = ran.events("start")
+        assert start["wall_ns"] >= due * 10**9
+        assert ran.outputs("probe")["value"] == "144"
+        assert driver.cancel(request.run_id)
+        assert not driver.cancel(request.run_id)
+
+    def test_event_triggers(self, bench: Bench) -> None:
+        """Listening starts nothing; the event starts the run, with the parameters that it brings."""
+        driver = bench.driver
+        assert isinstance(driver, Listens), "the adapter has no data events"
+        request = bench.request("chain", steps=1, fibo=13)
+        driver.listen(request)
+        assert bench.scene.ledger(request.run_id) == []
+        handle = driver.publish(request, 300)
+        assert handle.run_id == request.run_id
+        ran = bench.finish(handle)
+        self.check(ran)
+        (start,) = ran.events("start")
+        assert start["wall_ns"] >= handle.submit_ns
+        assert ran.outputs("probe")["value"] == "233"
+        assert driver.cancel(request.run_id)
+        assert not driver.cancel(request.run_id)
+
+    def test_approval_waits(self, bench: Bench) -> None:
+        driver = bench.driver
+        assert isinstance(driver, Approves), "the adapter has no approvals"
+        plain = bench.request("pipeline")
+        request = bench.known(plain.model_copy(update={"approval": True}))
+        handle = bench.start(request)
+        assert driver.waits(handle, 300)
+        before = bench.scene.ledger(request.run_id)
+        assert [e["step"] for e in before if e["event"] == "finish"] == [*PIPELINE[:5]]
+        driver.approve(request.run_id)
+        ran = bench.finish(handle)
+        self.check(ran)
+        assert ran.outputs("promote")["promoted"] == "true"
 
     def test_undeploy_leaves_nothing(self, bench: Bench) -> None:
         bench.runtime.undeploy()
