@@ -55,14 +55,6 @@ class Status(StrEnum):
     CANCELLED = "cancelled"
 
 
-class Trigger(StrEnum):
-    """What starts a run."""
-
-    API = "api"
-    SCHEDULE = "schedule"
-    EVENT = "event"
-
-
 class Configuration(Frozen):
     """How an orchestrator is set up: `default` is what the vendor ships, `tuned` differs in one named knob."""
 

@@ -104,10 +104,10 @@ def row(cell: Cell) -> dict[str, Any]:
 
 def tables(found: Sequence[Cell], located: Callable[[Cell], dict[str, Any]]) -> list[dict[str, Any]]:
     """A table for each target, fault and struck work; `located` says where a cell's raw rows are."""
-    groups: dict[tuple[str, str, str, int], list[Cell]] = {}
+    groups: dict[tuple[str, str, str, int, str], list[Cell]] = {}
     for cell in found:
         key = cell.key
-        groups.setdefault((key.target, key.fault, key.workload, key.steps), []).append(cell)
+        groups.setdefault((key.target, key.fault, key.workload, key.steps, key.retries), []).append(cell)
     return [
         {
             "target": target,
@@ -115,8 +115,9 @@ def tables(found: Sequence[Cell], located: Callable[[Cell], dict[str, Any]]) -> 
             "title": faults.FAULTS[fault].title,
             "workload": f"{workload}-{steps}",
             "step": faults.STRUCK[workload],
-            "policy": faults.POLICY,
+            "retries": retries,
+            "policy": faults.POLICIES[retries],
             "rows": [{**row(cell), "raw": located(cell)} for cell in members],
         }
-        for (target, fault, workload, steps), members in sorted(groups.items())
+        for (target, fault, workload, steps, retries), members in sorted(groups.items())
     ]

@@ -38,14 +38,17 @@ class CellKey:
     fault: str = ""
     observer: str = ""
     concurrent: int = 1
+    trigger: str = "api"
+    retries: str = "equal"
 
     @property
     def undisturbed(self) -> bool:
-        """Nothing goes wrong on purpose, it is alone, and watched as runs are: what the comparison is made of."""
-        return not self.fault and not self.observer and self.concurrent == 1
+        """Started by the harness, alone and watched, nothing goes wrong on purpose: what the comparison is made of."""
+        usual = self.concurrent == 1 and self.trigger == "api" and self.retries == "equal"
+        return usual and not self.fault and not self.observer
 
     @property
-    def work(self) -> tuple[str, str, int, str, tuple[tuple[str, str], ...], str, str, int]:
+    def work(self) -> tuple[object, ...]:
         """What two cells must share to be compared: target and work, not who does it."""
         return (
             self.target,
@@ -56,6 +59,8 @@ class CellKey:
             self.fault,
             self.observer,
             self.concurrent,
+            self.trigger,
+            self.retries,
         )
 
 
@@ -220,6 +225,8 @@ def key_of(record: RunRecord) -> CellKey:
         fault=scenario.fault,
         observer=scenario.observer,
         concurrent=scenario.concurrent,
+        trigger=scenario.trigger,
+        retries=scenario.retries,
     )
 
 

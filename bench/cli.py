@@ -5,7 +5,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Any, Literal, NoReturn, get_args
 
 import structlog
 import typer
@@ -15,6 +15,7 @@ from rich.table import Table
 from adapters.base import Adapter, BenchError, Target
 from bench import cluster_cli, doctor, results_cli
 from bench.errors import BadInput, run_cli
+from bench.records import RetryPolicy, Trigger
 from bench.store import PUBLISHED, Store, default_folder, no_collection
 
 app = typer.Typer(
@@ -51,6 +52,10 @@ RUN_EPILOG = """
   bench run --orchestrator all --lineage --n 3
 
   bench run --orchestrator argo --workload chain --steps 1 --concurrent 1,4,16
+
+  bench run --orchestrator all --workload chain --steps 1 --trigger api,schedule,event
+
+  bench run --orchestrator airflow --fault all --retries equal,shipped --n 3
 
   bench run --orchestrator argo,prefect --target k8s --context my-cluster
 
@@ -159,6 +164,22 @@ def run(
             "them, from the first submission to the last end.",
         ),
     ] = "1",
+    trigger: Annotated[
+        str,
+        typer.Option(
+            metavar="TRIGGERS",
+            help="What starts a run: api (the harness asks for it), schedule, event (the orchestrator starts it); "
+            "a scenario each. A scheduled run counts from the minute it was due.",
+        ),
+    ] = "api",
+    retries: Annotated[
+        str,
+        typer.Option(
+            metavar="POLICIES",
+            help="With a fault: equal (three attempts, no delay) or shipped (no retry setting of ours); a scenario "
+            "each.",
+        ),
+    ] = "equal",
     budget: Annotated[
         float | None,
         typer.Option(min=0, help="Refuse a plan that takes more hours than this by earlier runs."),
@@ -196,6 +217,8 @@ def run(
             idle_seconds=idle,
             observers=_observers(observer),
             concurrent=_counts("--concurrent", concurrent),
+            triggers=_some("--trigger", trigger, get_args(Trigger)),
+            retries=_some("--retries", retries, get_args(RetryPolicy)),
             max_steal=pilot.share("--max-steal", max_steal),
             seed=seed,
             fresh=fresh,
@@ -383,6 +406,14 @@ def _counts(option: str, text: str) -> tuple[int, ...]:
             f"{option} takes whole numbers from 1 to {MOST_AT_ONCE}, not '{text}'", f"{option} 1,4,16"
         )
     return tuple(int(value) for value in values)
+
+
+def _some(option: str, text: str, known: tuple[str, ...]) -> tuple[Any, ...]:
+    """Some of the words that an option knows."""
+    values = _split([text])
+    if not values or (set(values) - set(known)):
+        raise BadInput(f"{option} takes {', '.join(known)}, not '{text}'", f"{option} {','.join(known)}")
+    return values
 
 
 def _observers(text: str) -> tuple[Literal["", "off"], ...]:

@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from bench import aftermath, concurrency, faults, lineage
+from bench import aftermath, concurrency, lineage, starts
 from bench.breakdown import Passage, label, passages
 from bench.cells import (
     CONTROLS,
@@ -252,7 +252,8 @@ def summary(records: Sequence[RunRecord]) -> RenderableType:
         parameters = "".join(f", {name}={value}" for name, value in key.parameters)
         step = "no steps" if task == "nothing" else f"one {task} per step"
         at_once = f", {key.concurrent} runs at once" if key.concurrent > 1 else ""
-        table = _titled(f"{target}, {step}: {key.workload}-{key.steps}{parameters}{at_once}")
+        by = f", started by {key.trigger}" if key.trigger != "api" else ""
+        table = _titled(f"{target}, {step}: {key.workload}-{key.steps}{parameters}{at_once}{by}")
         table.add_column("orchestrator", min_width=12, overflow="fold")
         for name in ("n", "makespan", "overhead", "handoff", "× floor", "failed", "void"):
             table.add_column(name, justify="right", no_wrap=True)
@@ -295,12 +296,35 @@ def concurrent_table(records: Sequence[RunRecord]) -> RenderableType | None:
     return table
 
 
+def starts_table(records: Sequence[RunRecord]) -> RenderableType | None:
+    """How long until the first step was at work, where orchestrators started runs themselves; None where none did."""
+    rows = starts.rows(cells(records))
+    if not rows:
+        return None
+    table = _titled("until the first step is at work")
+    for name in ("orchestrator", "work", "started by"):
+        table.add_column(name, overflow="fold")
+    for name in ("n", "median", "shortest", "longest"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in rows:
+        times = (row["start"] and row["start"]["value"], row["shortest"], row["longest"])
+        table.add_row(
+            f"{row['orchestrator']} {row['configuration']}",
+            row["work"],
+            row["trigger"],
+            str(row["n"]),
+            *("—" if value is None else seconds(value) for value in times),
+        )
+    return table
+
+
 def faults_table(records: Sequence[RunRecord]) -> RenderableType:
     """A table for each target and fault: how many runs recovered, how often the step ran, how long it took."""
     found = [cell for cell in cells(records) if cell.key.fault]
     tables: list[RenderableType] = []
     for each in aftermath.tables(found, lambda cell: {}):
-        table = _titled(f"{each['target']}, {each['workload']}: {each['title']}")
+        shipped = ", retries as shipped" if each["retries"] == "shipped" else ""
+        table = _titled(f"{each['target']}, {each['workload']}{shipped}: {each['title']}")
         table.add_column("orchestrator", min_width=12, overflow="fold")
         table.add_column("a step is")
         for name in ("recovered", "attempts", "claimed", "step done", "noticed", "resumed", "over"):
@@ -311,7 +335,7 @@ def faults_table(records: Sequence[RunRecord]) -> RenderableType:
     note = (
         "Medians. attempts: as the ledger saw them; claimed: as the orchestrator's own record has them. Times are "
         "from the strike: noticed by the orchestrator's clock, resumed by the ledger, over as seen from outside. "
-        f"{faults.POLICY}."
+        "Three attempts without delay, unless a table says as shipped."
     )
     return Group(*tables, Text(note, style="dim"))
 

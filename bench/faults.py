@@ -52,8 +52,11 @@ FAULTS = {
     )
 }
 
-POLICY = "equal policy: three attempts, no delay between them, in every orchestrator"
-"""What the pipelines of all adapters say."""
+POLICIES = {
+    "equal": "equal policy: three attempts, no delay between them, in every orchestrator",
+    "shipped": "as shipped: no retry setting of ours, what each orchestrator does by itself",
+}
+"""What the pipelines of all adapters say of retries."""
 
 
 class Struck(Protocol):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adapters.base import BenchError
-from bench import aftermath, lineage
+from bench import aftermath, lineage, starts
 from bench.cells import FLOORS, Cell, cells, floor_of, makespan, overhead, ratio_to_floor
 from bench.drawing import figures, seconds
 from bench.faults import FAULTS
@@ -24,21 +24,28 @@ COMMANDS = "commands.jsonl"
 
 
 def table(records: Sequence[RunRecord]) -> str:
-    """A table for each target and kind of step: median makespan, overhead and ratio to the floor of every cell."""
+    """The pipeline, a table for each target and kind of step: median makespan, overhead and ratio to the floor."""
     found = [
-        cell for cell in cells(records) if cell.key.task in FLOORS and cell.measured and cell.key.undisturbed
+        cell
+        for cell in cells(records)
+        if cell.key.workload == "pipeline"
+        and cell.key.task in FLOORS
+        and cell.measured
+        and cell.key.undisturbed
     ]
     groups: dict[tuple[str, str], list[Cell]] = {}
     for cell in found:
         groups.setdefault((cell.key.target, cell.key.task), []).append(cell)
     lines: list[str] = []
-    for (target, task), members in groups.items():
+    for (target, task), members in sorted(
+        groups.items(), key=lambda g: (g[0][0], list(FLOORS).index(g[0][1]))
+    ):
         lines += [
             *([""] if lines else []),
-            f"**{target}**, {STEP_IS[task]}:",
+            f"The pipeline's seven steps on **{target}**, {STEP_IS[task]}:",
             "",
-            "| workload | orchestrator | setting | n | makespan, median | overhead, median | × floor |",
-            "|---|---|---|--:|--:|--:|--:|",
+            "| orchestrator | setting | n | makespan, median | overhead, median | × floor |",
+            "|---|---|--:|--:|--:|--:|",
             *(_row(cell, members) for cell in members),
         ]
     return "\n".join(lines)
@@ -60,7 +67,8 @@ def kept(records: Sequence[RunRecord]) -> str:
         "pod-deleted": "its pod is deleted",
     }
     lines = [
-        "**When a step fails** (runs that recovered; resumed after, median), and the thirteen **lineage** questions to "
+        "**When a step fails** under equal retries (runs that recovered; resumed after, median; in brackets what is "
+        "recovered with the retry settings as shipped), and the thirteen **lineage** questions to "
         "each orchestrator's own store:",
         "",
         "| target | orchestrator | a step is | "
@@ -79,20 +87,51 @@ def kept(records: Sequence[RunRecord]) -> str:
 
 
 def _recovered(members: Sequence[Cell]) -> str:
-    """`3 of 3; 1.9 s`, over all the cells' struck runs; a dash where none is stored."""
-    found = [after for cell in members for after in aftermath.of_cell(cell)]
-    if not found:
-        return "—"
-    again = aftermath.middle(found, lambda after: after.resumed)
-    text = f"{sum(after.recovered for after in found)} of {len(found)}"
-    return text if again is None else f"{text}; {seconds(again)}"
+    """`3 of 3; 1.9 s (0 of 3)`, over all the cells' struck runs; a dash where none is stored."""
+    equal, shipped = (
+        [after for cell in members if cell.key.retries == policy for after in aftermath.of_cell(cell)]
+        for policy in ("equal", "shipped")
+    )
+    again = aftermath.middle(equal, lambda after: after.resumed)
+    text = _count(equal) if again is None else f"{_count(equal)}; {seconds(again)}"
+    return f"{text} ({_count(shipped)})" if shipped else text
+
+
+def started(records: Sequence[RunRecord]) -> str:
+    """How long until the first step is at work, by what started the run: a row for each orchestrator and setting."""
+    rows: dict[tuple[str, str, str, str], dict[str, str]] = {}
+    for row in starts.rows(cells(records)):
+        shown = row["orchestrator"] + (
+            f" {row['configuration']}" if row["configuration"] != "default" else ""
+        )
+        of = rows.setdefault((row["target"], shown, row["task"], row["work"]), {})
+        if row["start"]:
+            within = f"{figures(row['shortest'])} to {figures(row['longest'])}"
+            of[row["by"]] = f"{seconds(row['start']['value'])} ({within}, n = {row['n']})"
+    if not rows:
+        return ""
+    lines = [
+        "**Until the first step is at work** (median, shortest to longest), by what starts the run: a request, a "
+        "schedule (from the minute it was due), a data event:",
+        "",
+        "| target | orchestrator | a step is | work | request | schedule | data event |",
+        "|---|---|---|---|--:|--:|--:|",
+        *(
+            "| " + " | ".join((*who, *(of.get(by, "—") for by in starts.SHOWN))) + " |"
+            for who, of in rows.items()
+        ),
+    ]
+    return "\n".join(lines)
+
+
+def _count(found: Sequence[aftermath.Aftermath]) -> str:
+    return f"{sum(after.recovered for after in found)} of {len(found)}" if found else "—"
 
 
 def _row(cell: Cell, members: Sequence[Cell]) -> str:
     ratio = ratio_to_floor(cell, floor_of(cell, members))
     name = cell.key.orchestrator
     values = (
-        f"{cell.key.workload}, {cell.key.steps} steps",
         name + (" (floor)" if name in FLOORS.values() else " (stand-in images)" if cell.stand_ins else ""),
         (cell.knob or cell.key.configuration).replace("_", r"\_"),
         str(len(cell.measured)),
@@ -132,7 +171,7 @@ def write(readme: Path, records: Sequence[RunRecord], folder: Path) -> None:
 
     Raises `BenchError` where marks are missing.
     """
-    tables = "\n\n".join(filter(None, (table(records), kept(records))))
+    tables = "\n\n".join(filter(None, (table(records), kept(records), started(records))))
     text = _between(readme, readme.read_text(encoding="utf-8"), BEGIN, END, tables)
     if said := times(folder):
         text = _between(readme, text, TIMES_BEGIN, TIMES_END, said)

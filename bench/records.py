@@ -13,6 +13,8 @@ from adapters.base import Frozen, Timeline
 SCHEMA_VERSION: Literal[1] = 1
 
 RecordStatus = Literal["succeeded", "failed", "timeout", "void", "unsupported"]
+Trigger = Literal["api", "schedule", "event"]
+RetryPolicy = Literal["equal", "shipped"]
 
 
 class Sample(Frozen):
@@ -40,13 +42,16 @@ class Scenario(Frozen):
     """`off`: no watch of pods and no look at the orchestrator's parts; what watching costs is the difference."""
     concurrent: int = Field(default=1, ge=1)
     """Runs that one sample submits at once."""
+    trigger: Trigger = "api"
+    """What starts a run: the harness through the orchestrator's API, or the orchestrator itself."""
+    retries: RetryPolicy = "equal"
+    """Three attempts without delay everywhere, or each orchestrator's own settings as it ships."""
 
     @model_serializer(mode="wrap")
     def _as_sealed(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
         body = _without(inner(self), "fault", "observer")
-        if body["concurrent"] == 1:
-            del body["concurrent"]
-        return body
+        usual = {"concurrent": 1, "trigger": "api", "retries": "equal"}
+        return {name: value for name, value in body.items() if name not in usual or value != usual[name]}
 
     @property
     def key(self) -> str:
@@ -63,6 +68,10 @@ class Scenario(Frozen):
             base += f"/observer={self.observer}"
         if self.concurrent > 1:
             base += f"/concurrent={self.concurrent}"
+        if self.trigger != "api":
+            base += f"/trigger={self.trigger}"
+        if self.retries != "equal":
+            base += f"/retries={self.retries}"
         return base
 
 

@@ -24,6 +24,7 @@ from bench import (
     lineage,
     observer,
     published,
+    starts,
     upkeep,
 )
 from bench.cells import (
@@ -240,6 +241,7 @@ def _contents(everything: Sequence[Cell], own: Mapping[str, Any] | None = None) 
         "published": published.rows(found),
         "upkeep": upkeep.rows(found),
         "concurrent": concurrency.rows(everything),
+        "starts": starts.rows(everything),
         "curves": [row for group in groups for row in _curves(group)],
         "step_lengths": [text for _, text in STEP_LENGTHS],
         "failures": _list([c for c in everything if not c.key.fault], lambda cell: cell.failed),

@@ -32,7 +32,7 @@ from bench import plan as planning
 from bench.cells import CONTROLS, FLOORS
 from bench.errors import BadInput
 from bench.plan import Expectation, Plan
-from bench.records import RunRecord, Scenario
+from bench.records import RetryPolicy, RunRecord, Scenario, Trigger
 from bench.runner import Progress as Event
 from bench.runner import Runner
 from bench.store import FILE, PUBLISHED, Store
@@ -67,6 +67,9 @@ class Options:
     observers: tuple[Literal["", "off"], ...] = ("",)
     concurrent: tuple[int, ...] = (1,)
     """How many runs a sample submits at once."""
+    triggers: tuple[Trigger, ...] = ("api",)
+    """What starts the runs."""
+    retries: tuple[RetryPolicy, ...] = ("equal",)
     seed: int | None = None
     fresh: bool = False
     keep: bool = False
@@ -239,12 +242,17 @@ def scenarios(options: Options, target: Target) -> list[Scenario]:
             fault=fault,
             observer=observer,
             concurrent=concurrent,
+            trigger=trigger,
+            retries=retries,
         )
         for adapter, configuration in chosen
         for workload in options.workloads
         for fault in struck or ("",)
         for observer in options.observers
         for concurrent in options.concurrent
+        for trigger in options.triggers
+        for retries in options.retries
+        if adapter.name not in CONTROLS or (trigger == "api" and retries == "equal")
         if adapter.name != "noop" or not (observer or concurrent > 1)
     ]
 
@@ -264,6 +272,12 @@ def wanted_faults(options: Options, target: Target) -> tuple[str, ...]:
                 f"a fault strikes one step: not in {workload}-{options.steps}",
                 "--workload chain --steps 1, or --workload pipeline (it strikes train)",
             )
+    if options.concurrent != (1,) and options.triggers != ("api",):
+        raise BadInput("a schedule or an event starts one run", "leave --concurrent or --trigger out")
+    if wanted and options.triggers != ("api",):
+        raise BadInput("a fault strikes a run that the harness starts", "leave --trigger or --fault out")
+    if "shipped" in options.retries and not wanted:
+        raise BadInput("retries as shipped say something only where a step fails", "--fault all")
     if wanted and options.concurrent != (1,):
         raise BadInput("a fault strikes one run: not several at once", "leave --concurrent or --fault out")
     if wanted and "fault" in options.parameters:
@@ -422,6 +436,8 @@ def show(records: Sequence[RunRecord], console: Console) -> None:
             console.print(answers)
         return
     console.print(drawing.summary(records))
+    if (started := drawing.starts_table(records)) is not None:
+        console.print(started)
     if (several := drawing.concurrent_table(records)) is not None:
         console.print(several)
     console.print(drawing.breakdown_table(records))

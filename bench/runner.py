@@ -28,7 +28,7 @@ from adapters.base import (
     Unsupported,
 )
 from adapters.lineage import reader
-from bench import faults, lineage, together
+from bench import faults, lineage, together, triggers
 from bench import plan as planning
 from bench.breakdown import breakdown
 from bench.environment import fingerprint
@@ -223,6 +223,9 @@ class Runner:
 
         Raises `NotDeployed` where this one does not come up; what it had started is stopped again.
         """
+        triggers.check(
+            scenario, self._driver(scenario.orchestrator), self._adapter(scenario.orchestrator).title
+        )
         wanted = scenario.orchestrator, scenario.configuration
         if self._active == wanted:
             return False
@@ -293,15 +296,16 @@ class Runner:
             steps=scenario.steps,
             deadline_seconds=self.deadline_seconds,
             variant=scenario.variant,
+            retries_as_shipped=scenario.retries == "shipped",
         )
 
     def _sample(self, plan: Plan, slot: Slot, cold: bool) -> RunRecord:
         scenario = plan.scenarios[slot.scenario]
         number = self.store.tries(plan.plan_id, scenario.key, slot.index) + 1
-        request = self._request(plan, slot, number)
+        time.sleep(slot.jitter_seconds)
+        request = triggers.request_for(scenario, self._request(plan, slot, number))
         requests = together.members(request, scenario.concurrent)
         drivers = self._some_drivers(scenario.orchestrator, len(requests))
-        time.sleep(slot.jitter_seconds)
         for driver, each in zip(drivers, requests, strict=True):
             # After the pause: a connection that was closed meanwhile is opened here, not timed.
             driver.prepare(each)
@@ -338,13 +342,13 @@ class Runner:
         (request,) = requests
         scenario = plan.scenarios[started.slot.scenario]
         driver, scene = self._driver(scenario.orchestrator), self._scene(scenario)
+        triggers.arm(scenario, driver, request)
         with (
             self._gauged(scenario) as gauged,
             (EmptyScene() if scenario.observer else scene).watch(request.run_id) as watcher,
             faults.injected(scene, scenario, request.run_id) as injector,
         ):
-            begin = time.monotonic_ns()
-            handle = driver.submit(request)
+            handle, begin = triggers.start(scenario, driver, request)
             outcome = driver.wait(handle, self.deadline_seconds)
             timeline = driver.timeline(handle) if outcome.status is not Status.CANCELLED else None
         record = self._record(plan, started, handle, outcome, begin, timeline, watcher.pods(), cold, gauged)

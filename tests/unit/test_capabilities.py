@@ -53,7 +53,7 @@ def test_a_gap_is_shown_with_its_reason() -> None:
     [
         (made().model_copy(update={"adapter_sha256": "0"}), "adapters/argo has changed"),
         (made(cancel=Verdict(outcome="failed")), "cancel failed"),
-        (made().model_copy(update={"verdicts": {}}), "no verdict on caches_are_off, cancel"),
+        (made().model_copy(update={"verdicts": {}}), "no verdict on approval_waits, caches_are_off, cancel"),
     ],
 )
 def test_what_no_longer_holds_is_named(found: Conformance, problem: str) -> None:
