@@ -326,7 +326,7 @@ def _shift_rank(n: int, m: int, level: float) -> tuple[int, float]:
         c = max(1, int(middle - float(scipy.stats.norm.isf(tail)) * spread))
         return c, 1 - 2 * float(scipy.stats.norm.cdf((c - 0.5 - middle) / spread))
     counts = _mann_whitney(n, m)
-    total, below, c = sum(counts), 0, 0
+    total, below, c = comb(n + m, n), 0, 0
     # Integers: at these sizes floats would lose the tails.
     while (below + counts[c]) / total <= tail:
         below += counts[c]
@@ -337,13 +337,17 @@ def _shift_rank(n: int, m: int, level: float) -> tuple[int, float]:
 
 
 def _mann_whitney(n: int, m: int) -> list[int]:
-    """How many arrangements of n and m give each U from 0 to n·m: the Gaussian binomial's coefficients."""
-    counts = [0] * (n * m + 1)
+    """How many arrangements of n and m give each U from 0 to its middle: the Gaussian binomial's first coefficients.
+
+    The others are the same backwards.
+    """
+    middle = n * m // 2
+    counts = [0] * (middle + 1)
     counts[0] = 1
     for i in range(1, n + 1):
-        for u in range(n * m, m + i - 1, -1):
+        for u in range(middle, m + i - 1, -1):
             counts[u] -= counts[u - m - i]
-        for u in range(i, n * m + 1):
+        for u in range(i, middle + 1):
             counts[u] += counts[u - i]
     return counts
 
