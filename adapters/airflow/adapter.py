@@ -2,7 +2,7 @@
 
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from adapters.airflow.api import AirflowApi, Json, run_path, seconds
 from adapters.airflow.cluster import ClusterAirflow
@@ -50,11 +50,12 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
     "tuned-batch": {BATCH: "16"},
 }
 """What a configuration changes in the scheduler's environment."""
-TERMINAL = {"success": Status.SUCCEEDED, "failed": Status.FAILED}
+TERMINAL = {"success": Status.SUCCEEDED, "failed": Status.FAILED, "deleted": Status.CANCELLED}
+"""What states of a run mean; `deleted` is ours, for one that is not there any more."""
 NOT_RUN = ("skipped", "upstream_failed", "removed")
 """States of task instances that no process ever ran."""
 LOOK_SECONDS = 0.2
-"""Between two looks of the API server at a run that is waited for."""
+"""Between two looks at a run that is waited for."""
 ANSWER_SECONDS = 60.0
 """How long the API server may be away while a run is waited for."""
 RESOLUTION_SECONDS = 1e-6
@@ -110,51 +111,40 @@ class AirflowDriver:
         )
 
     def wait(self, handle: RunHandle, deadline_seconds: float) -> RunOutcome:
-        """Listen to the run's states as the API server streams them, until one is terminal or time is up.
+        """Ask for the run's state every 0.2 s until it is terminal or time is up.
 
         Raises `TargetUnreachable` where the API server stays away for longer than a minute.
         """
+        path, last_ns = run_path(*native(handle)), handle.accepted_ns
         end = time.monotonic() + deadline_seconds
-        state, last_ns = "", handle.accepted_ns
-        for state in self._states(handle):
-            now, monotonic = time.time_ns(), time.monotonic_ns()
-            if state in TERMINAL:
+        while True:
+            asked_ns = time.time_ns()
+            run = self._found(path)
+            seen_ns, monotonic_ns = time.time_ns(), time.monotonic_ns()
+            state = run["state"] if run else "deleted"
+            status, reason = TERMINAL.get(state), ""
+            if status is None and time.monotonic() > end:
+                status, reason = Status.TIMEOUT, f"still {state} after {deadline_seconds:.0f} s"
+            if status is not None:
                 return RunOutcome(
-                    status=TERMINAL[state],
+                    status=status,
                     last_non_terminal_ns=last_ns,
-                    first_terminal_ns=now,
-                    first_terminal_monotonic_ns=monotonic,
-                    reason=self._why(handle) if TERMINAL[state] is Status.FAILED else "",
+                    first_terminal_ns=seen_ns,
+                    first_terminal_monotonic_ns=monotonic_ns,
+                    reason=self._why(handle) if status is Status.FAILED else reason,
                     native_status=state,
                 )
-            last_ns = now
-            if time.monotonic() > end:
-                break
-        timed_out = time.monotonic() > end
-        return RunOutcome(
-            status=Status.TIMEOUT if timed_out else Status.CANCELLED,
-            last_non_terminal_ns=last_ns,
-            first_terminal_ns=time.time_ns(),
-            first_terminal_monotonic_ns=time.monotonic_ns(),
-            reason=f"still {state} after {deadline_seconds:.0f} s"
-            if timed_out
-            else "the DAG run was deleted",
-            native_status=state,
-        )
+            last_ns = asked_ns
+            time.sleep(LOOK_SECONDS)
 
-    def _states(self, handle: RunHandle) -> Iterable[str]:
-        """Stream after stream, while the run is there."""
-        dag_id, run_id = native(handle)
-        heard = time.monotonic()
+    def _found(self, path: str) -> Json | None:
+        """What is at `path`; asked again for a minute where the API server is away."""
+        end = time.monotonic() + ANSWER_SECONDS
         while True:
             try:
-                for state in self._api.states(dag_id, run_id, LOOK_SECONDS):
-                    heard = time.monotonic()
-                    yield state
-                if self._api.find("GET", run_path(dag_id, run_id)) is None:
-                    return
+                return self._api.find("GET", path)
             except TargetUnreachable:
-                if time.monotonic() > heard + ANSWER_SECONDS:
+                if time.monotonic() > end:
                     raise
             time.sleep(LOOK_SECONDS)
 
