@@ -14,7 +14,11 @@ class TestAirflowOnKind(KindConformance):
     def leftovers(self, bench: Bench) -> list[str]:
         kube = bench.scene.where.kube
         spaces = [item.metadata.name for item in kube.core.list_namespace().items]
-        pods = kube.core.list_namespaced_pod("bookstore-ml", label_selector=MINE).items
+        pods = [
+            pod
+            for label in MINE
+            for pod in kube.core.list_namespaced_pod("bookstore-ml", label_selector=label).items
+        ]
         objects = [*kube.core.list_namespaced_config_map("bookstore-ml").items]
         objects += kube.core.list_namespaced_service_account("bookstore-ml").items
         ours = {document["metadata"]["name"] for document in pipeline_documents()}
