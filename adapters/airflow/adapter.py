@@ -60,6 +60,12 @@ NOT_RUN = ("skipped", "upstream_failed", "removed")
 """States of task instances that no process ever ran."""
 LOOK_SECONDS = 0.2
 """Between two looks at a run that is waited for."""
+SETTLE_SECONDS = 10.0
+"""How long a task has waited for a person before it is told that it does.
+
+An answer that comes before the scheduler knows that the process that asked has ended is lost: the scheduler takes the
+end for that of the process that goes on, and the task asks again (https://github.com/apache/airflow/issues/67287).
+"""
 ANSWER_SECONDS = 60.0
 """How long the API server may be away while a run is waited for."""
 RESOLUTION_SECONDS = 1e-6
@@ -232,12 +238,13 @@ class AirflowDriver:
     # Approvals
 
     def waits(self, handle: RunHandle, deadline_seconds: float) -> bool:
-        """Whether a task of the run comes to wait for a person in time."""
+        """Whether a task of the run comes to wait for a person in time; see `SETTLE_SECONDS`."""
         end = time.monotonic() + deadline_seconds
         while not self._waiting(*native(handle)):
             if time.monotonic() > end:
                 return False
             time.sleep(LOOK_SECONDS)
+        time.sleep(SETTLE_SECONDS)
         return True
 
     def approve(self, run_id: str) -> None:
