@@ -218,13 +218,12 @@ class AirflowDriver:
             run_id=request.run_id, native_id=native_id, submit_ns=submit_ns, accepted_ns=accepted_ns
         )
 
-    def _asset(self, name: str) -> int:
-        """The number of an asset. Raises `BenchError` where no DAG is scheduled on it."""
-        found = self._api.get("/assets", name_prefix_pattern=name)["assets"]
-        for asset in found:
-            if asset["name"] == name:
-                return int(asset["id"])
-        raise BenchError(f"nothing listens for {name}", "listen first")
+    def _asset(self, run_id: str) -> int:
+        """The number of the asset whose events start the run. Raises `BenchError` where no DAG is scheduled on it."""
+        found = self._api.get("/assets", dag_ids=one_run(run_id))["assets"]
+        if not found:
+            raise BenchError(f"nothing listens for {run_id}", "listen first")
+        return int(found[0]["id"])
 
     def _started(self, run_id: str, end: float) -> str:
         """The native id of the run that Airflow has started; waited for until `end` (s since the epoch)."""
