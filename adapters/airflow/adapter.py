@@ -2,10 +2,11 @@
 
 import re
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from adapters.airflow.api import AirflowApi, Json, run_path, seconds
-from adapters.airflow.cluster import ClusterAirflow
+from adapters.airflow.cluster import LAUNCHER_TEMPLATE, ClusterAirflow
+from adapters.airflow.dags import KPO, dag_of, one_run, run_of
 from adapters.airflow.local import LocalAirflow
 from adapters.airflow.runtime import Airflow
 from adapters.base import (
@@ -33,6 +34,7 @@ BATCH_DOCS = (
     f"{DOCS}/apache-airflow-providers-cncf-kubernetes/10.25.0/configurations-ref.html"
     "#worker-pods-creation-batch-size"
 )
+KPO_DOCS = f"{DOCS}/apache-airflow-providers-cncf-kubernetes/10.25.0/operators.html"
 CONFIGURATIONS: Mapping[Target, tuple[Configuration, ...]] = {
     Target.LOCAL: (
         Configuration(name="default", task="process", knob=IDLE, value="1 (shipped)"),
@@ -42,40 +44,40 @@ CONFIGURATIONS: Mapping[Target, tuple[Configuration, ...]] = {
         Configuration(name="default", knob=IDLE, value="1 (shipped)"),
         Configuration(name="tuned", knob=IDLE, value="0.1", source=IDLE_DOCS),
         Configuration(name="tuned-batch", knob=BATCH, value="16", source=BATCH_DOCS),
+        Configuration(name=KPO, knob="a task is", value="a KubernetesPodOperator", source=KPO_DOCS),
     ),
 }
 SETTINGS: Mapping[str, Mapping[str, str]] = {
     "default": {},
     "tuned": {IDLE: "0.1"},
     "tuned-batch": {BATCH: "16"},
+    KPO: {"AIRFLOW__KUBERNETES_EXECUTOR__POD_TEMPLATE_FILE": f"/settings/{LAUNCHER_TEMPLATE}"},
 }
 """What a configuration changes in the scheduler's environment."""
-TERMINAL = {"success": Status.SUCCEEDED, "failed": Status.FAILED}
+TERMINAL = {"success": Status.SUCCEEDED, "failed": Status.FAILED, "deleted": Status.CANCELLED}
+"""What states of a run mean; `deleted` is ours, for one that is not there any more."""
 NOT_RUN = ("skipped", "upstream_failed", "removed")
 """States of task instances that no process ever ran."""
 LOOK_SECONDS = 0.2
-"""Between two looks of the API server at a run that is waited for."""
+"""Between two looks at a run that is waited for."""
+SETTLE_SECONDS = 10.0
+"""How long a task has waited for a person before it is told that it does.
+
+An answer that comes before the scheduler knows that the process that asked has ended is lost: the scheduler takes the
+end for that of the process that goes on, and the task asks again (https://github.com/apache/airflow/issues/67287).
+"""
 ANSWER_SECONDS = 60.0
 """How long the API server may be away while a run is waited for."""
 RESOLUTION_SECONDS = 1e-6
+WAITING = "awaiting_input"
+"""State of a task that waits for a person."""
+APPROVE = "Approve"
+"""How Airflow's `ApprovalOperator` calls the answer that lets a run go on."""
 INDEXED = re.compile(r"(probe)_(\d+)")
 
 
-def dag_of(request: RunRequest) -> tuple[str, str]:
-    """The DAG that `request` needs: its id, and the call in `pipeline` that makes it."""
-    match request.workload:
-        case "pipeline":
-            return "recommender", "recommender()"
-        case "sweep":
-            return "recommender_sweep", "recommender_sweep()"
-        case "chain" | "fanout" as shape:
-            return f"probe_{shape}_{request.steps}", f"probe_{shape}({request.steps})"
-        case other:
-            raise BenchError(f"airflow has no workload '{other}'", "pipeline, chain, fanout or sweep")
-
-
 class AirflowDriver:
-    """A run is a DAG run whose id is the run id."""
+    """A run is a DAG run whose id is the run id; one that Airflow starts itself is the run of a DAG of that name."""
 
     def __init__(self, airflow: Airflow) -> None:
         self.airflow = airflow
@@ -86,8 +88,11 @@ class AirflowDriver:
 
     def prepare(self, request: RunRequest) -> None:
         """Make sure that Airflow has parsed the DAG (a chain's length is part of it), and log in."""
+        self._prepare(*dag_of(request))
+
+    def _prepare(self, dag_id: str, call: str) -> None:
         self._api.log_in()
-        self.airflow.add_dag(*dag_of(request))
+        self.airflow.add_dag(dag_id, call)
 
     def submit(self, request: RunRequest) -> RunHandle:
         """Trigger a DAG run. Airflow refuses a second one with the same id (409)."""
@@ -110,51 +115,40 @@ class AirflowDriver:
         )
 
     def wait(self, handle: RunHandle, deadline_seconds: float) -> RunOutcome:
-        """Listen to the run's states as the API server streams them, until one is terminal or time is up.
+        """Ask for the run's state every 0.2 s until it is terminal or time is up.
 
         Raises `TargetUnreachable` where the API server stays away for longer than a minute.
         """
+        path, last_ns = run_path(*native(handle)), handle.accepted_ns
         end = time.monotonic() + deadline_seconds
-        state, last_ns = "", handle.accepted_ns
-        for state in self._states(handle):
-            now, monotonic = time.time_ns(), time.monotonic_ns()
-            if state in TERMINAL:
+        while True:
+            asked_ns = time.time_ns()
+            run = self._found(path)
+            seen_ns, monotonic_ns = time.time_ns(), time.monotonic_ns()
+            state = run["state"] if run else "deleted"
+            status, reason = TERMINAL.get(state), ""
+            if status is None and time.monotonic() > end:
+                status, reason = Status.TIMEOUT, f"still {state} after {deadline_seconds:.0f} s"
+            if status is not None:
                 return RunOutcome(
-                    status=TERMINAL[state],
+                    status=status,
                     last_non_terminal_ns=last_ns,
-                    first_terminal_ns=now,
-                    first_terminal_monotonic_ns=monotonic,
-                    reason=self._why(handle) if TERMINAL[state] is Status.FAILED else "",
+                    first_terminal_ns=seen_ns,
+                    first_terminal_monotonic_ns=monotonic_ns,
+                    reason=self._why(handle) if status is Status.FAILED else reason,
                     native_status=state,
                 )
-            last_ns = now
-            if time.monotonic() > end:
-                break
-        timed_out = time.monotonic() > end
-        return RunOutcome(
-            status=Status.TIMEOUT if timed_out else Status.CANCELLED,
-            last_non_terminal_ns=last_ns,
-            first_terminal_ns=time.time_ns(),
-            first_terminal_monotonic_ns=time.monotonic_ns(),
-            reason=f"still {state} after {deadline_seconds:.0f} s"
-            if timed_out
-            else "the DAG run was deleted",
-            native_status=state,
-        )
+            last_ns = asked_ns
+            time.sleep(LOOK_SECONDS)
 
-    def _states(self, handle: RunHandle) -> Iterable[str]:
-        """Stream after stream, while the run is there."""
-        dag_id, run_id = native(handle)
-        heard = time.monotonic()
+    def _found(self, path: str) -> Json | None:
+        """What is at `path`; asked again for a minute where the API server is away."""
+        end = time.monotonic() + ANSWER_SECONDS
         while True:
             try:
-                for state in self._api.states(dag_id, run_id, LOOK_SECONDS):
-                    heard = time.monotonic()
-                    yield state
-                if self._api.find("GET", run_path(dag_id, run_id)) is None:
-                    return
+                return self._api.find("GET", path)
             except TargetUnreachable:
-                if time.monotonic() > heard + ANSWER_SECONDS:
+                if time.monotonic() > end:
                     raise
             time.sleep(LOOK_SECONDS)
 
@@ -163,15 +157,114 @@ class AirflowDriver:
         return "; ".join(f"{task['task_id']} failed, attempt {task['try_number']}" for task in failed)
 
     def cancel(self, run_id: str) -> bool:
-        """End the run's tasks and delete it; see `Airflow.remove_run`."""
+        """End the run's tasks and delete it (see `Airflow.remove_run`); a DAG that was made for it goes too."""
         if not self.airflow.deployed():
             return False
-        with self.airflow.answering() as api:
-            found = api.get("/dags/~/dagRuns", run_id_prefix_pattern=run_id)["dag_runs"]
-            dags = [run["dag_id"] for run in found if run["dag_run_id"] == run_id]
-            for dag_id in dags:
-                self.airflow.remove_run(dag_id, run_id)
-        return bool(dags)
+        with self.airflow.answering():
+            found = self._runs(run_id)
+            for run in found:
+                self.airflow.remove_run(run["dag_id"], run["dag_run_id"])
+            removed = self.airflow.remove_dag(one_run(run_id))
+        return bool(found) or removed
+
+    def _runs(self, run_id: str) -> list[Json]:
+        """The DAG runs with our id: there is one at most."""
+        named: list[Json] = self._api.get("/dags/~/dagRuns", run_id_prefix_pattern=run_id)["dag_runs"]
+        return [run for run in named if run["dag_run_id"] == run_id] or self._runs_of(one_run(run_id))
+
+    def _runs_of(self, dag_id: str) -> list[Json]:
+        found = self._api.find("GET", f"/dags/{dag_id}/dagRuns")
+        return list(found["dag_runs"]) if found else []
+
+    # Runs that Airflow starts itself
+
+    def schedule(self, request: RunRequest) -> None:
+        """Give the run a DAG with a cron schedule.
+
+        Raises `BenchError` where the minute has come before Airflow knew of it.
+        """
+        assert request.due is not None
+        dag_id, call = dag_of(request)
+        self._prepare(dag_id, call)
+        planned = seconds(self._api.get(f"/dags/{dag_id}")["next_dagrun_run_after"])
+        if planned != request.due or time.time() >= request.due:
+            self.cancel(request.run_id)
+            raise BenchError(
+                f"airflow was too late to start {request.run_id} when it is due", "a later minute"
+            )
+
+    def scheduled(self, request: RunRequest, deadline_seconds: float) -> RunHandle:
+        """The run of the DAG that `schedule` made."""
+        assert request.due is not None
+        due_ns = request.due * 10**9
+        native_id = self._started(request.run_id, request.due + deadline_seconds)
+        return RunHandle(run_id=request.run_id, native_id=native_id, submit_ns=due_ns, accepted_ns=due_ns)
+
+    def listen(self, request: RunRequest) -> None:
+        """Give the run a DAG that is scheduled on an asset of its own."""
+        self._prepare(*dag_of(request, listening=True))
+
+    def publish(self, request: RunRequest, deadline_seconds: float) -> RunHandle:
+        """Say that the asset has changed; the event brings the parameters."""
+        end = time.time() + deadline_seconds
+        event = {"asset_id": self._asset(request.run_id), "extra": {"params": dict(request.parameters)}}
+        submit_ns = time.time_ns()
+        taken = self._api.find("POST", "/assets/events", json=event)
+        accepted_ns = time.time_ns()
+        if taken is None:
+            raise BenchError(f"airflow did not take the event of {request.run_id}", "listen first")
+        native_id = self._started(request.run_id, end)
+        return RunHandle(
+            run_id=request.run_id, native_id=native_id, submit_ns=submit_ns, accepted_ns=accepted_ns
+        )
+
+    def _asset(self, run_id: str) -> int:
+        """The number of the asset whose events start the run. Raises `BenchError` where no DAG is scheduled on it."""
+        found = self._api.get("/assets", dag_ids=one_run(run_id))["assets"]
+        if not found:
+            raise BenchError(f"nothing listens for {run_id}", "listen first")
+        return int(found[0]["id"])
+
+    def _started(self, run_id: str, end: float) -> str:
+        """The native id of the run that Airflow has started; waited for until `end` (s since the epoch)."""
+        dag_id = one_run(run_id)
+        while not (found := self._runs_of(dag_id)):
+            if time.time() > end:
+                raise BenchError(f"airflow has started no run of {dag_id}", "bench doctor")
+            time.sleep(LOOK_SECONDS)
+        return f"{dag_id}/{found[0]['dag_run_id']}"
+
+    # Approvals
+
+    def waits(self, handle: RunHandle, deadline_seconds: float) -> bool:
+        """Whether a task of the run comes to wait for a person in time; see `SETTLE_SECONDS`."""
+        end = time.monotonic() + deadline_seconds
+        while not self._waiting(*native(handle)):
+            if time.monotonic() > end:
+                return False
+            time.sleep(LOOK_SECONDS)
+        time.sleep(SETTLE_SECONDS)
+        return True
+
+    def approve(self, run_id: str) -> None:
+        """Answer as a person would."""
+        waiting = [
+            task for run in self._runs(run_id) for task in self._waiting(run["dag_id"], run["dag_run_id"])
+        ]
+        if not waiting:
+            raise BenchError(f"nothing of {run_id} waits for an approval", "a run with a step that waits")
+        for task in waiting:
+            path = f"{run_path(task['dag_id'], task['dag_run_id'])}/taskInstances/{task['task_id']}"
+            answer = {"chosen_options": [APPROVE]}
+            self._api.find("PATCH", f"{path}/{task['map_index']}/hitlDetails", json=answer)
+
+    def _waiting(self, dag_id: str, dag_run_id: str) -> list[Json]:
+        """The run's tasks that wait for a person."""
+        asked = self._api.get(f"{run_path(dag_id, dag_run_id)}/hitlDetails", response_received=False)
+        tasks = (each["task_instance"] for each in asked["hitl_details"])
+        return [task for task in tasks if task["state"] == WAITING]
+
+    # What is known of a run
 
     def timeline(self, handle: RunHandle) -> Timeline:
         """The run's task instances; the earlier tries of those that were tried more than once."""
@@ -220,11 +313,21 @@ def step_of(task: Mapping[str, object]) -> tuple[str, int | None]:
     return name, map_index if map_index >= 0 else None
 
 
+def pod_of(run_id: str, task: Json) -> str | None:
+    """The pod of a try's step: the task's host, or what its KubernetesPodOperator calls the pod that it starts."""
+    if task.get("operator") != "KubernetesPodOperator":
+        return task["hostname"] or None
+    step = str(task["task_id"]).rpartition(".")[2]
+    parts = [run_id, step, *([task["map_index"]] if task["map_index"] >= 0 else []), task["try_number"]]
+    return re.sub(r"[^a-z0-9-]+", "-", "-".join(map(str, parts)).lower())
+
+
 def timeline_of(run: Json, tries: Sequence[Json], in_pods: bool = False) -> Timeline:
     """A DAG run and the tries of its task instances as a timeline; helper tasks such as a branch left out.
 
-    A task instance's host is its pod's name where tasks run `in_pods`.
+    `in_pods`: whether tasks run in pods.
     """
+    run_id = run_of(run["dag_id"], run["dag_run_id"])
     ran = [each for each in tries if each["start_date"] and each["state"] not in NOT_RUN]
     attempts = [
         Attempt(
@@ -232,7 +335,7 @@ def timeline_of(run: Json, tries: Sequence[Json], in_pods: bool = False) -> Time
             index=index,
             attempt=each["try_number"],
             native_id=each["task_id"] if each["map_index"] < 0 else f"{each['task_id']}[{each['map_index']}]",
-            pod_name=(each["hostname"] or None) if in_pods else None,
+            pod_name=pod_of(run_id, each) if in_pods else None,
             started=seconds(each["start_date"]),
             finished=seconds(each["end_date"]),
             status=each["state"] or "",
@@ -242,7 +345,7 @@ def timeline_of(run: Json, tries: Sequence[Json], in_pods: bool = False) -> Time
         if step in STEPS
     ]
     return Timeline(
-        run_id=run["dag_run_id"],
+        run_id=run_id,
         native_status=run["state"],
         resolution_seconds=RESOLUTION_SECONDS,
         started=seconds(run["start_date"]),

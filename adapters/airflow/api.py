@@ -1,8 +1,6 @@
 """Airflow's public REST API, version 2, as far as this adapter uses it."""
 
-import json
 import time
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 
@@ -63,28 +61,6 @@ class AirflowApi:
             entries += page[key]
             if not page[key] or len(entries) >= page["total_entries"]:
                 return entries
-
-    def states(self, dag_id: str, run_id: str, interval: float) -> Iterator[str]:
-        """The states of a run, as the server sees them every `interval` seconds, until it is over.
-
-        Ends early where the connection is lost or there is no such run. Raises as `find` does.
-        """
-        path = f"/api/v2{run_path(dag_id, run_id)}/wait"
-        try:
-            self.log_in()
-            with self._client.stream("GET", path, params={"interval": interval}) as answer:
-                if answer.status_code == 404:
-                    return
-                if answer.status_code >= 300:
-                    answer.read()
-                    _check(answer)
-                for line in answer.iter_lines():
-                    if line:
-                        yield str(json.loads(line)["state"])
-        except (httpx.RemoteProtocolError, httpx.ReadError):
-            return
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
 
     def log_in(self) -> None:
         """Get a token unless there is one; it is good for a day."""

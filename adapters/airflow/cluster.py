@@ -17,9 +17,9 @@ from kubernetes.client.exceptions import ApiException
 
 from adapters import podspec
 from adapters.airflow.api import PAGE, UNFINISHED, AirflowApi, Json, run_path
+from adapters.airflow.dags import DAGS, dag_text, run_of
 from adapters.airflow.runtime import (
     API,
-    DAGS,
     DATABASE,
     PROCESSOR,
     ROLES,
@@ -27,9 +27,11 @@ from adapters.airflow.runtime import (
     START_SECONDS,
     TRIGGERER,
     USER,
-    dag_text,
+    look_for_files,
     not_parsed,
     not_reported,
+    not_stale,
+    one_run_dags,
 )
 from adapters.base import BenchError, Component, TargetUnreachable
 from adapters.installation import Installation, digest_of, render
@@ -45,8 +47,11 @@ EXECUTION_API = f"http://{API}.{NAMESPACE}:{PORT}/execution/"
 SERVICE_ACCOUNT = "pipeline-airflow"
 DAG_FILES = "airflow-dags"
 """The ConfigMap with a file for each DAG, in both namespaces."""
-MINE = "kubernetes_executor=True"
-"""The vendor's label of each pod that the executor made."""
+MINE = ("kubernetes_executor=True", "kubernetes_pod_operator=True")
+"""The vendor's labels of each pod that the executor made, or a KubernetesPodOperator."""
+LAUNCHER_ACCOUNT = "pipeline-airflow-launcher"
+LAUNCHER_TEMPLATE = "launcher_pod.yaml"
+"""The pod template of tasks that start a step's pod."""
 COMMAND = "bench.local/command"
 """An annotation of the namespace: the command that has removed what earlier ones had left."""
 POLICY = "airflow_local_settings.py"
@@ -107,6 +112,23 @@ def task_pod(image: str) -> Document:
     }
 
 
+def launcher_pod(image: str, step_image: str) -> Document:
+    """The executor's pod template for tasks that start a step's pod: may do that, and knows the step's image.
+
+    It has no use for what a step knows. The step's image is the sidecar's too: the cluster has it, and it has a shell.
+    """
+    pod = task_pod(image)
+    pod["spec"] |= {"serviceAccountName": LAUNCHER_ACCOUNT, "automountServiceAccountToken": True}
+    (container,) = pod["spec"]["containers"]
+    connection = {"conn_type": "kubernetes", "extra": {"xcom_sidecar_container_image": step_image}}
+    container["env"] += [
+        {"name": "AIRFLOW_VAR_STEP_IMAGE", "value": step_image},
+        {"name": "AIRFLOW_CONN_KUBERNETES_DEFAULT", "value": json.dumps(connection)},
+    ]
+    container["envFrom"] = []
+    return pod
+
+
 def dag_files() -> dict[str, str]:
     """The DAGs' folder as a ConfigMap; the folders that Kubernetes' links lead to are not looked into."""
     return {".airflowignore": "..*\n", **{f"{dag_id}.py": dag_text(call) for dag_id, call in DAGS.items()}}
@@ -118,10 +140,16 @@ def pipeline_documents() -> list[Document]:
     return render(PACKAGE, "pipeline.yaml", **values)
 
 
-def configuration_documents(image: str, secrets: Mapping[str, str], password: str) -> list[Document]:
+def configuration_documents(
+    image: str, step_image: str, secrets: Mapping[str, str], password: str
+) -> list[Document]:
     """Settings and secrets of the servers, and their Service."""
     policy = files(PACKAGE).joinpath("deploy", POLICY).read_text(encoding="utf-8")
-    settings = {POLICY: policy, "pod_template.yaml": yaml.safe_dump(task_pod(image), sort_keys=False)}
+    templates = {"pod_template.yaml": task_pod(image), LAUNCHER_TEMPLATE: launcher_pod(image, step_image)}
+    settings = {
+        POLICY: policy,
+        **{name: yaml.safe_dump(pod, sort_keys=False) for name, pod in templates.items()},
+    }
     return render(
         PACKAGE,
         "configuration.yaml",
@@ -208,9 +236,8 @@ class ClusterAirflow:
         self.where.ensure("airflow")
         image = self.where.image("airflow")
         self.installation.open()
-        documents = configuration_documents(
-            image, self._secrets(), self.installation.secret("airflow-password")
-        )
+        password = self.installation.secret("airflow-password")
+        documents = configuration_documents(image, self.where.image("step"), self._secrets(), password)
         self.kube.apply(documents)
         self.kube.apply(pipeline_documents())
         self._migrate(image)
@@ -222,7 +249,8 @@ class ClusterAirflow:
         """Remove the servers, the pods of runs, the database and what is in the pipelines' namespace."""
         if self.installation.exists():
             self.scale(False)
-        self._remove_pods(MINE)
+        for label in MINE:
+            self._remove_pods(label)
         self.installation.drop_database(DATABASE)
         self.installation.close(pipeline_documents())
         self._api = None
@@ -297,32 +325,48 @@ class ClusterAirflow:
         """
         if not not_parsed(self.api, dag_id, 0):
             return
-        change = {"data": {f"{dag_id}.py": dag_text(call)}}
-        with explained(f"adding the DAG {dag_id}"):
-            for namespace in (PIPELINE_NAMESPACE, NAMESPACE):
-                self.kube.core.patch_namespaced_config_map(DAG_FILES, namespace, change)
-            self._sync_files()
+        self._change_file(f"{dag_id}.py", dag_text(call))
 
         def parsed() -> str:
-            token = self.api.get(f"/dags/{next(iter(DAGS))}")["file_token"]
-            self.api.find("PUT", f"/parseDagFile/{token}", 409)  # 409: already asked for
+            look_for_files(self.api)
             return not_parsed(self.api, dag_id, 0)
 
         self._wait_until(parsed)
 
-    def remove_run(self, dag_id: str, run_id: str) -> None:
+    def remove_dag(self, dag_id: str) -> bool:
+        """Remove a DAG's file and what Airflow has of it; False where there is nothing.
+
+        Raises `BenchError` where the DAG processor does not notice that the file is gone.
+        """
+        if not self._change_file(f"{dag_id}.py", None) and not self.api.find("GET", f"/dags/{dag_id}"):
+            return False
+
+        def gone() -> str:
+            look_for_files(self.api)
+            return not_stale(self.api, dag_id)
+
+        if not self.installation.health([PROCESSOR]):  # it would bring the DAG back
+            self._wait_until(gone)
+        self.api.find("DELETE", f"/dags/{dag_id}")
+        return True
+
+    def remove_run(self, dag_id: str, dag_run_id: str) -> None:
         """Mark a run as failed, end its pods, delete it. Raises `BenchError` where a pod does not end."""
-        path = run_path(dag_id, run_id)
+        path = run_path(dag_id, dag_run_id)
         if self.api.get(path)["state"] in UNFINISHED:
             self.api.find("PATCH", path, json={"state": "failed"})
-        label = f"{RUN_LABEL}={run_id}"
+        label = f"{RUN_LABEL}={run_of(dag_id, dag_run_id)}"
         self._remove_pods(label)
         self.api.find("DELETE", path)
         self._remove_pods(label)  # the scheduler may have been about to make one
 
-    def log(self, dag_id: str, run_id: str, task: Json, attempt: int) -> list[str]:
+    def log(self, dag_id: str, dag_run_id: str, task: Json, attempt: int) -> list[str]:
         """What an attempt's pod printed, as long as it is kept."""
-        labels = {RUN_LABEL: run_id, "task_id": task["task_id"], "try_number": str(attempt)}
+        labels = {
+            RUN_LABEL: run_of(dag_id, dag_run_id),
+            "task_id": task["task_id"],
+            "try_number": str(attempt),
+        }
         if task["map_index"] >= 0:
             labels["map_index"] = str(task["map_index"])
         selector = ",".join(f"{name}={value}" for name, value in labels.items())
@@ -330,7 +374,7 @@ class ClusterAirflow:
         with explained(f"reading the logs of {task['task_id']}"):
             for pod in self._pods(PIPELINE_NAMESPACE, selector):
                 text = self.kube.core.read_namespaced_pod_log(
-                    pod.metadata.name, PIPELINE_NAMESPACE, _preload_content=False
+                    pod.metadata.name, PIPELINE_NAMESPACE, container="base", _preload_content=False
                 )
                 lines += [event_of(line) for line in text.data.decode(errors="replace").splitlines()]
         return lines
@@ -407,6 +451,17 @@ class ClusterAirflow:
                 raise BenchError(f"airflow: {said} after {START_SECONDS:.0f} s", "bench cluster status", kept)
             time.sleep(0.5)
 
+    def _change_file(self, name: str, text: str | None) -> bool:
+        """Put a file into the DAGs' folder, or take it out (None); False where it is so already."""
+        with explained(f"changing the DAG file {name}"):
+            known = self.kube.core.read_namespaced_config_map(DAG_FILES, NAMESPACE).data or {}
+            if known.get(name) == text:
+                return False
+            for namespace in (PIPELINE_NAMESPACE, NAMESPACE):
+                self.kube.core.patch_namespaced_config_map(DAG_FILES, namespace, {"data": {name: text}})
+            self._sync_files()
+        return True
+
     def _sync_files(self) -> None:
         """Have the kubelet bring a changed ConfigMap to the DAG processor now: any change of its pod does."""
         touched = {"metadata": {"annotations": {"bench.local/touched": str(time.time_ns())}}}
@@ -434,7 +489,7 @@ class ClusterAirflow:
                 raise
 
     def _remove_abandoned(self) -> None:
-        """Remove the runs that an earlier command left unfinished: Airflow would go on with them."""
+        """Remove the runs that an earlier command left unfinished, and what would start more: Airflow goes on."""
         command = f"{socket.gethostname()}-{os.getpid()}"
         with explained("reading the namespace of Airflow"):
             noted = self.kube.core.read_namespace(NAMESPACE).metadata.annotations or {}
@@ -442,6 +497,8 @@ class ClusterAirflow:
             return
         for run in self.api.get("/dags/~/dagRuns", state=UNFINISHED, limit=PAGE)["dag_runs"]:
             self.remove_run(run["dag_id"], run["dag_run_id"])
+        for dag_id in one_run_dags(self.api):
+            self.remove_dag(dag_id)
         with explained("noting who deployed Airflow"):
             self.kube.core.patch_namespace(NAMESPACE, {"metadata": {"annotations": {COMMAND: command}}})
 

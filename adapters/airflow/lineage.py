@@ -44,7 +44,7 @@ def known(driver: AirflowDriver, handle: RunHandle) -> Known:
             if value is not None
         },
         attempts=tuple(sorted(attempts, key=lambda each: (each.finished or 0.0, each.attempt))),
-        run=run_id,
+        run=handle.run_id,
     )
 
 

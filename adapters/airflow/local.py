@@ -13,9 +13,9 @@ import httpx
 import psutil
 
 from adapters.airflow.api import PAGE, UNFINISHED, AirflowApi, Json, run_path
+from adapters.airflow.dags import DAGS, dag_text
 from adapters.airflow.runtime import (
     API,
-    DAGS,
     DATABASE,
     HEARTBEATS,
     PROCESSOR,
@@ -24,10 +24,12 @@ from adapters.airflow.runtime import (
     START_SECONDS,
     TRIGGERER,
     USER,
-    dag_text,
     logged,
+    look_for_files,
     not_parsed,
     not_reported,
+    not_stale,
+    one_run_dags,
 )
 from adapters.base import BenchError, Component
 from adapters.local.network import free_port
@@ -176,8 +178,7 @@ class LocalAirflow:
         """
         if not self._write_dag(dag_id, call):
             return
-        token = self.api.get(f"/dags/{next(iter(DAGS))}")["file_token"]
-        self.api.find("PUT", f"/parseDagFile/{token}", 409)  # 409: already asked for
+        look_for_files(self.api)
         self.wait_for_dag(dag_id)
 
     def wait_for_dag(self, dag_id: str) -> None:
@@ -189,21 +190,36 @@ class LocalAirflow:
 
         self.where.servers.wait_until(parsed, [PROCESSOR], START_SECONDS)
 
-    def remove_run(self, dag_id: str, run_id: str) -> None:
+    def remove_dag(self, dag_id: str) -> bool:
+        """Remove a DAG's file and what Airflow has of it; False where there is nothing.
+
+        Raises `BenchError` where the DAG processor does not notice that the file is gone.
+        """
+        path = self.dags / f"{dag_id}.py"
+        if not path.exists() and not self.api.find("GET", f"/dags/{dag_id}"):
+            return False
+        path.unlink(missing_ok=True)
+        if self.where.servers.running(PROCESSOR):  # it would bring the DAG back
+            look_for_files(self.api)
+            self.where.servers.wait_until(lambda: not_stale(self.api, dag_id), [PROCESSOR], START_SECONDS)
+        self.api.find("DELETE", f"/dags/{dag_id}")
+        return True
+
+    def remove_run(self, dag_id: str, dag_run_id: str) -> None:
         """Mark a run as failed, wait until Airflow has ended its tasks, delete it.
 
         Raises `BenchError` where a task does not end.
         """
-        path = run_path(dag_id, run_id)
+        path = run_path(dag_id, dag_run_id)
         if self.api.get(path)["state"] in UNFINISHED:
             self.api.find("PATCH", path, json={"state": "failed"})
             tasks = self.api.all(f"{path}/taskInstances", "task_instances")
             self._wait_for_end({task["pid"] for task in tasks if task["pid"]})
         self.api.find("DELETE", path)
 
-    def log(self, dag_id: str, run_id: str, task: Json, attempt: int) -> list[str]:
+    def log(self, dag_id: str, dag_run_id: str, task: Json, attempt: int) -> list[str]:
         """The events of an attempt's log file."""
-        return logged(self.api, dag_id, run_id, task, attempt)
+        return logged(self.api, dag_id, dag_run_id, task, attempt)
 
     # Parts
 
@@ -290,11 +306,13 @@ class LocalAirflow:
         self.where.servers.wait_until(ended, [SCHEDULER] if scheduler else [], KILL_SECONDS)
 
     def _remove_abandoned(self) -> None:
-        """Remove the runs that an earlier command left unfinished: Airflow would go on with them."""
+        """Remove the runs that an earlier command left unfinished, and what would start more: Airflow goes on."""
         if self._noted().get("command") == os.getpid():
             return
         for run in self.api.get("/dags/~/dagRuns", state=UNFINISHED, limit=PAGE)["dag_runs"]:
             self.remove_run(run["dag_id"], run["dag_run_id"])
+        for dag_id in one_run_dags(self.api):
+            self.remove_dag(dag_id)
         self._note(command=os.getpid())
 
     @property

@@ -1,6 +1,7 @@
 """The bookstore recommender as Airflow DAGs, in the TaskFlow style.
 
-A file in the DAGs folder calls one of the factories: `recommender()`, `probe_chain(40)` and so on
+A file in the DAGs folder calls one of the factories: `recommender()`, `probe_chain(40)` and so on. What a DAG has
+beside that, such as a schedule, is handed on to Airflow: `recommender("nightly", schedule="0 2 * * *")`.
 """
 
 import json
@@ -27,6 +28,21 @@ DEFAULTS: dict[str, Any] = {
 }
 
 
+def define(dag_id: str, params: Mapping[str, Any] | None = None, **more: Any) -> DAG:
+    """A DAG as all of ours are, but for what `params` and `more` (arguments of `DAG`) say."""
+    return DAG(dag_id, **{**DEFAULTS, **more, "params": {**DEFAULTS["params"], **(params or {})}})
+
+
+def known(context: Mapping[str, Any]) -> dict[str, Any]:
+    """The run's id and params; an asset event that has started the run says them with its `extra`.
+
+    A run that Airflow starts itself has an id of Airflow's own making: ours is then the param `run_id`.
+    """
+    events = (event for events in context["triggering_asset_events"].values() for event in events)
+    brought = {name: value for event in events for name, value in event.extra["params"].items()}
+    return {"run_id": context["run_id"], **context["params"], **brought}
+
+
 def step(
     name: str,
     inputs: Mapping[str, str] | None = None,
@@ -34,13 +50,13 @@ def step(
     settings: Mapping[str, Any] | None = None,
 ) -> Outputs:
     """Run one step with the run's params, of which `settings` replace some. Bad input is not tried again."""
-    context = get_current_context()
-    params = {name: value for name, value in context["params"].items() if value is not None}
+    params = {name: value for name, value in known(get_current_context()).items() if value is not None}
+    run_id = params.pop("run_id")
     try:
         config = load_config(
             "{}", [f"{key}={value}" for key, value in {**params, **(settings or {})}.items()]
         )
-        result = run_step(name, run_id=context["run_id"], config=config, inputs=inputs, index=index)
+        result = run_step(name, run_id=run_id, config=config, inputs=inputs, index=index)
     except BadInput as error:
         raise AirflowFailException(str(error)) from error
     print(json.dumps({"step": name, "outputs": dict(result.outputs)}))
@@ -122,19 +138,30 @@ def of(candidate: Mapping[str, int] | None) -> tuple[int | None, Mapping[str, in
     return settings.pop("index", None), settings
 
 
-def recommender() -> DAG:
-    """The seven steps; where the gate does not pass, the last three are skipped."""
-    with DAG("recommender", **DEFAULTS) as dag:
+def recommender(dag_id: str = "recommender", approval: bool = False, **more: Any) -> DAG:
+    """The seven steps; where the gate does not pass, or the `approval` is refused, those after it are skipped."""
+    with define(dag_id, **more) as dag:
         ingested = ingest()
         split = preprocess(ingested)
         model = evaluate(split, train(split))
         registered = register(ingested, model)
         gate(model) >> registered
-        monitor(split, model, promote(registered, model))
+        promoted = promote(registered, model)
+        monitor(split, model, promoted)
+        if approval:
+            registered >> approve() >> promoted
     return dag
 
 
-def recommender_sweep() -> DAG:
+def approve() -> Any:
+    """A task that waits until somebody approves or rejects; if they reject, what follows is skipped."""
+    # Only here: every task's process imports this module.
+    from airflow.providers.standard.operators.hitl import ApprovalOperator
+
+    return ApprovalOperator(task_id="approve", subject="Promote the model that was registered?")
+
+
+def recommender_sweep(dag_id: str = "recommender_sweep", **more: Any) -> DAG:
     """Four candidates side by side as a mapped task group; the best is registered if it passed."""
 
     @task_group
@@ -143,7 +170,7 @@ def recommender_sweep() -> DAG:
         model: Outputs = evaluate(split, train(split, candidate), candidate)
         return model
 
-    with DAG("recommender_sweep", **DEFAULTS) as dag:
+    with define(dag_id, **more) as dag:
         ingested = ingest()
         candidates = [{"index": index, **settings} for index, settings in enumerate(SWEEP)]
         best = select(candidate.partial(ingested=ingested).expand(candidate=candidates))
@@ -151,15 +178,15 @@ def recommender_sweep() -> DAG:
     return dag
 
 
-def probe_chain(length: int) -> DAG:
+def probe_chain(length: int, dag_id: str = "", **more: Any) -> DAG:
     """`length` small steps, one after another."""
-    with DAG(f"probe_chain_{length}", **DEFAULTS) as dag:
+    with define(dag_id or f"probe_chain_{length}", **more) as dag:
         chain(*(probe.override(task_id=f"probe_{index}")(index) for index in range(length)))
     return dag
 
 
-def probe_fanout(width: int) -> DAG:
+def probe_fanout(width: int, dag_id: str = "", **more: Any) -> DAG:
     """One small step mapped over `width` indices."""
-    with DAG(f"probe_fanout_{width}", **DEFAULTS) as dag:
+    with define(dag_id or f"probe_fanout_{width}", **more) as dag:
         probe.expand(index=list(range(width)))
     return dag

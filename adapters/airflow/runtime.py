@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from adapters.airflow.api import AirflowApi, Json, run_path, seconds
+from adapters.airflow.api import PAGE, AirflowApi, Json, run_path, seconds
+from adapters.airflow.dags import DAGS, ONE_RUN
 
 DATABASE = "airflow"
 USER = "bench"
@@ -18,8 +19,6 @@ ROLES = {API: "api", SCHEDULER: "scheduler", PROCESSOR: "parser", TRIGGERER: "tr
 HEARTBEATS = {"scheduler": SCHEDULER, "dag_processor": PROCESSOR, "triggerer": TRIGGERER}
 """Components in the answer of `/monitor/health`."""
 START_SECONDS = 300.0
-DAGS = {"recommender": "recommender()", "recommender_sweep": "recommender_sweep()"}
-"""Those that are there from the start, and the calls that make them."""
 
 
 class Airflow(Protocol):
@@ -40,16 +39,14 @@ class Airflow(Protocol):
     def add_dag(self, dag_id: str, call: str) -> None:
         """Make sure that Airflow has the DAG that `call` gives."""
 
-    def remove_run(self, dag_id: str, run_id: str) -> None:
+    def remove_dag(self, dag_id: str) -> bool:
+        """Remove a DAG and its file; False where there is neither."""
+
+    def remove_run(self, dag_id: str, dag_run_id: str) -> None:
         """End a run with its tasks, then delete it."""
 
-    def log(self, dag_id: str, run_id: str, task: Json, attempt: int) -> Sequence[str]:
+    def log(self, dag_id: str, dag_run_id: str, task: Json, attempt: int) -> Sequence[str]:
         """The lines that an attempt of a task printed."""
-
-
-def dag_text(call: str) -> str:
-    """The file of the DAG that `call` gives."""
-    return f"from adapters.airflow.pipeline import {call.partition('(')[0]}\n\ndag = {call}\n"
 
 
 def not_reported(said: Json, started: Mapping[str, float]) -> str:
@@ -69,6 +66,23 @@ def not_parsed(api: AirflowApi, dag_id: str, since: float) -> str:
         return ""
     wrong = [each["stack_trace"] for each in api.get("/importErrors")["import_errors"]]
     return "\n".join([f"the DAG {dag_id} is not there yet", *wrong])
+
+
+def look_for_files(api: AirflowApi) -> None:
+    """Have the DAG processor look for new and removed files now, by asking it to parse one that it knows."""
+    token = api.get(f"/dags/{next(iter(DAGS))}")["file_token"]
+    api.find("PUT", f"/parseDagFile/{token}", 409)  # 409: already asked for
+
+
+def not_stale(api: AirflowApi, dag_id: str) -> str:
+    """Empty when Airflow has seen that the DAG's file is gone."""
+    found = api.find("GET", f"/dags/{dag_id}")
+    return f"the DAG {dag_id} is still there" if found and not found["is_stale"] else ""
+
+
+def one_run_dags(api: AirflowApi) -> list[str]:
+    """The ids of the DAGs that were made for a single run."""
+    return [dag["dag_id"] for dag in api.get("/dags", dag_id_prefix_pattern=ONE_RUN, limit=PAGE)["dags"]]
 
 
 def logged(api: AirflowApi, dag_id: str, run_id: str, task: Json, attempt: int) -> list[str]:

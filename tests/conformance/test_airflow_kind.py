@@ -1,10 +1,15 @@
 """Airflow on kind."""
 
+from collections.abc import Iterator
 from typing import ClassVar
 
+import pytest
+
 from adapters.airflow.cluster import MINE, pipeline_documents
+from adapters.base import Status, Target
 from adapters.installation import Installation
-from tests.conformance.suite import Bench, KindConformance
+from bench.verify import verify
+from tests.conformance.suite import Bench, KindConformance, fault
 
 
 class TestAirflowOnKind(KindConformance):
@@ -14,7 +19,11 @@ class TestAirflowOnKind(KindConformance):
     def leftovers(self, bench: Bench) -> list[str]:
         kube = bench.scene.where.kube
         spaces = [item.metadata.name for item in kube.core.list_namespace().items]
-        pods = kube.core.list_namespaced_pod("bookstore-ml", label_selector=MINE).items
+        pods = [
+            pod
+            for label in MINE
+            for pod in kube.core.list_namespaced_pod("bookstore-ml", label_selector=label).items
+        ]
         objects = [*kube.core.list_namespaced_config_map("bookstore-ml").items]
         objects += kube.core.list_namespaced_service_account("bookstore-ml").items
         ours = {document["metadata"]["name"] for document in pipeline_documents()}
@@ -25,3 +34,27 @@ class TestAirflowOnKind(KindConformance):
             *(pod.metadata.name for pod in pods),
             *(each.metadata.name for each in objects if each.metadata.name in ours),
         ]
+
+
+@pytest.mark.kind
+@pytest.mark.usefixtures("cluster_is_up")
+class TestAirflowPodOperator:
+    """The configuration whose steps are pods of their own; what it shares with the others is asked above."""
+
+    @pytest.fixture(scope="class")
+    def bench(self) -> Iterator[Bench]:
+        bench = Bench("airflow", Target.KIND, "kpo")
+        bench.runtime.deploy("kpo")
+        yield bench
+        bench.runtime.scale(False)
+
+    def test_a_failed_step_is_tried_in_another_pod(self, bench: Bench) -> None:
+        ran = bench.run("chain", steps=1, fibo=12, fault=fault("probe", "exception", 1))
+        assert ran.outcome.status is Status.SUCCEEDED, ran.outcome.reason
+        verdict = verify(ran.scenario("airflow", Target.KIND), ran.ledger, ran.timeline)
+        assert verdict.ok, verdict.problems
+        assert ran.outputs("probe")["value"] == "144"
+        assert [each.attempt for each in ran.timeline.attempts] == [1, 2]
+        pods = [each["pod_name"] for each in ran.events("start")]
+        assert [each.pod_name for each in ran.timeline.attempts] == pods
+        assert len(set(pods)) == 2

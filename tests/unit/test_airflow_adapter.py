@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import yaml
 
-from adapters.airflow.adapter import AirflowAdapter, dag_of, native, step_of, timeline_of
+from adapters.airflow.adapter import AirflowAdapter, native, pod_of, step_of, timeline_of
 from adapters.airflow.api import seconds
 from adapters.airflow.cluster import (
     configuration_documents,
     dag_files,
     event_of,
     fernet_key,
+    launcher_pod,
     migrate_documents,
     pipeline_documents,
     server_documents,
@@ -22,7 +23,7 @@ from adapters.airflow.cluster import (
 )
 from adapters.airflow.deploy.airflow_local_settings import pod_mutation_hook
 from adapters.airflow.runtime import not_reported
-from adapters.base import BenchError, RunHandle, RunRequest, Target, Unsupported
+from adapters.base import RunHandle, Target, Unsupported
 from adapters.podspec import has_read_only_root, is_restricted
 
 RUN = {
@@ -97,24 +98,6 @@ def test_steps_and_indices(task_id: str, map_index: int, expected: tuple[str, in
     assert step_of({"task_id": task_id, "map_index": map_index}) == expected
 
 
-@pytest.mark.parametrize(
-    ("workload", "expected"),
-    [
-        ("pipeline", ("recommender", "recommender()")),
-        ("chain", ("probe_chain_40", "probe_chain(40)")),
-        ("fanout", ("probe_fanout_40", "probe_fanout(40)")),
-        ("sweep", ("recommender_sweep", "recommender_sweep()")),
-    ],
-)
-def test_each_workload_has_its_dag(workload: str, expected: tuple[str, str]) -> None:
-    assert dag_of(RunRequest(run_id="r", workload=workload, configuration="default", steps=40)) == expected
-
-
-def test_an_unknown_workload_is_refused() -> None:
-    with pytest.raises(BenchError, match="no workload 'tree'"):
-        dag_of(RunRequest(run_id="r", workload="tree", configuration="default"))
-
-
 def test_a_handle_names_dag_and_run() -> None:
     handle = RunHandle(run_id="a-1", native_id="recommender/a-1", submit_ns=0, accepted_ns=0)
     assert native(handle) == ("recommender", "a-1")
@@ -125,7 +108,7 @@ def test_only_kind_has_a_configuration_for_pods() -> None:
     names = {target: [each.name for each in adapter.configurations(target)] for target in Target}
     assert names == {
         Target.LOCAL: ["default", "tuned"],
-        Target.KIND: ["default", "tuned", "tuned-batch"],
+        Target.KIND: ["default", "tuned", "tuned-batch", "kpo"],
         Target.K8S: [],
     }
     assert {each.task for each in adapter.configurations(Target.KIND)} == {"pod"}
@@ -134,6 +117,7 @@ def test_only_kind_has_a_configuration_for_pods() -> None:
 
 
 IMAGE = "bench.local/airflow@sha256:" + "a" * 64
+STEP_IMAGE = "bench.local/step@sha256:" + "b" * 64
 
 
 def pod_templates() -> dict[str, Any]:
@@ -142,6 +126,7 @@ def pod_templates() -> dict[str, Any]:
     return {
         **{each["metadata"]["name"]: each["spec"]["template"] for each in documents},
         "task": task_pod(IMAGE),
+        "launcher": launcher_pod(IMAGE, STEP_IMAGE),
     }
 
 
@@ -155,12 +140,33 @@ def test_every_pod_is_restricted_with_a_read_only_root_and_an_image_by_digest() 
 
 def test_only_those_who_ask_kubernetes_have_a_token() -> None:
     asking = {n for n, pod in pod_templates().items() if pod["spec"]["automountServiceAccountToken"]}
-    assert asking == {"airflow-api-server", "airflow-scheduler"}
+    assert asking == {"airflow-api-server", "airflow-scheduler", "launcher"}
 
 
-def test_a_task_pod_gets_no_secret_of_the_servers() -> None:
-    text = json.dumps(task_pod(IMAGE))
+@pytest.mark.parametrize("pod", [task_pod(IMAGE), launcher_pod(IMAGE, STEP_IMAGE)])
+def test_a_task_pod_gets_no_secret_of_the_servers(pod: Any) -> None:
+    text = json.dumps(pod)
     assert "SQL_ALCHEMY" not in text and "airflow-secrets" not in text and "JWT" not in text
+
+
+def test_who_starts_steps_knows_nothing_of_what_they_use() -> None:
+    (container,) = launcher_pod(IMAGE, STEP_IMAGE)["spec"]["containers"]
+    assert container["envFrom"] == []
+    known = {each["name"]: each.get("value", "") for each in container["env"]}
+    assert known["AIRFLOW_VAR_STEP_IMAGE"] == STEP_IMAGE
+    connection = json.loads(known["AIRFLOW_CONN_KUBERNETES_DEFAULT"])
+    assert connection["extra"] == {"xcom_sidecar_container_image": STEP_IMAGE}
+
+
+def test_starting_steps_is_a_right_of_its_own_account() -> None:
+    documents = pipeline_documents()
+    bound = {
+        each["roleRef"]["name"]: [subject["name"] for subject in each["subjects"]]
+        for each in documents
+        if each["kind"] == "RoleBinding"
+    }
+    assert bound["airflow-step-launcher"] == ["pipeline-airflow-launcher"]
+    assert not any("pipeline-airflow" in subjects for subjects in bound.values())
 
 
 def test_the_scheduler_alone_gets_the_knob() -> None:
@@ -176,9 +182,10 @@ def test_rights_are_in_the_pipelines_namespace_only() -> None:
 
 
 def test_settings_hold_the_pod_template_and_the_policy() -> None:
-    documents = configuration_documents(IMAGE, {"A": "word"}, "open-sesame")
+    documents = configuration_documents(IMAGE, STEP_IMAGE, {"A": "word"}, "open-sesame")
     (settings,) = (each["data"] for each in documents if each["metadata"]["name"] == "airflow-settings")
     assert yaml.safe_load(settings["pod_template.yaml"]) == task_pod(IMAGE)
+    assert yaml.safe_load(settings["launcher_pod.yaml"]) == launcher_pod(IMAGE, STEP_IMAGE)
     assert "pod_mutation_hook" in settings["airflow_local_settings.py"]
     assert "open-sesame" not in json.dumps([each for each in documents if each["kind"] != "Secret"])
 
@@ -188,10 +195,18 @@ def test_dag_files_are_there_and_links_are_not_followed() -> None:
     assert dag_files()[".airflowignore"] == "..*\n"
 
 
-def test_the_policy_labels_a_pod_with_its_run() -> None:
-    pod = SimpleNamespace(metadata=SimpleNamespace(annotations={"run_id": "r-1"}, labels={"a": "b"}))
+@pytest.mark.parametrize(
+    ("annotations", "label"),
+    [
+        ({"dag_id": "recommender", "run_id": "r-1"}, {"bench.local/run-id": "r-1"}),
+        ({"dag_id": "run.r-2", "run_id": "scheduled__2026-01-01T00:00:00"}, {"bench.local/run-id": "r-2"}),
+        (None, {}),
+    ],
+)
+def test_the_policy_labels_a_pod_with_its_run(annotations: Any, label: Any) -> None:
+    pod = SimpleNamespace(metadata=SimpleNamespace(annotations=annotations, labels={"a": "b"}))
     pod_mutation_hook(pod)
-    assert pod.metadata.labels == {"a": "b", "bench.local/run-id": "r-1"}
+    assert pod.metadata.labels == {"a": "b", **label}
 
 
 @pytest.mark.parametrize(
@@ -219,6 +234,34 @@ def test_a_heartbeat_from_before_the_start_does_not_count() -> None:
     )
     said["scheduler"]["status"] = "unhealthy"
     assert not_reported(said, {}) == "scheduler is unhealthy"
+
+
+def test_a_run_that_airflow_started_has_our_id() -> None:
+    run = RUN | {"dag_id": "run.r-2", "dag_run_id": "scheduled__2026-01-01T00:00:00+00:00"}
+    assert timeline_of(run, []).run_id == "r-2"
+    assert timeline_of(RUN, []).run_id == "r1"
+
+
+@pytest.mark.parametrize(
+    ("task_id", "map_index", "expected"),
+    [
+        ("train", -1, "r-1-train-2"),
+        ("probe_12", -1, "r-1-probe-12-2"),
+        ("probe", 7, "r-1-probe-7-2"),
+        ("candidate.train", 3, "r-1-train-3-2"),
+    ],
+)
+def test_a_started_pods_name_is_known(task_id: str, map_index: int, expected: str) -> None:
+    started = tried(
+        task_id,
+        "10",
+        attempt=2,
+        map_index=map_index,
+        operator="KubernetesPodOperator",
+        hostname="who-started-it",
+    )
+    assert pod_of("R.1", started) == expected
+    assert timeline_of(RUN, [started], in_pods=True).attempts[0].pod_name == expected.replace("r-1", "r1", 1)
 
 
 def test_a_pods_name_is_told_where_tasks_are_pods() -> None:
