@@ -15,6 +15,7 @@ from adapters.base import (
 from adapters.dagster import cluster, local
 from adapters.dagster.api import DELETE, TERMINATE
 from adapters.dagster.names import job_name
+from adapters.dagster.placed import needed
 from adapters.dagster.records import first_failure, timeline_of
 from adapters.dagster.runtime import UNFINISHED, Site
 from adapters.local.target import connect_local
@@ -27,6 +28,11 @@ POLL_SECONDS = 0.2
 CANCEL_SECONDS = 30.0
 RELOAD_SECONDS = 120.0
 """Longest time until a file of the code location's has reached it."""
+
+
+def job_of(request: RunRequest) -> str:
+    """The job that a request wants."""
+    return job_name(request.workload, request.steps, request.retries_as_shipped)
 
 
 class DagsterDriver:
@@ -42,13 +48,12 @@ class DagsterDriver:
 
         Raises `BenchError` where the code location does not come to have it.
         """
-        job = job_name(request.workload, request.steps)
-        probes = {job} if request.workload in ("chain", "fanout") else set()
+        job = job_of(request)
         running = {run["jobName"] for run in self.api.find(statuses=list(UNFINISHED))}
-        known = self.site.probes()
-        wanted = probes | (known & running)
+        known = self.site.placed()
+        wanted = needed(known, running, job)
         if wanted != known:
-            self.site.place_probes(wanted)
+            self.site.place(wanted)
         elif job in self.api.jobs():
             return
         end = time.monotonic() + RELOAD_SECONDS
@@ -73,9 +78,7 @@ class DagsterDriver:
         submit_ns = time.time_ns()
         there = self._runs(request.run_id)
         tags = {RUN_TAG: request.run_id, **self.site.tags(request.run_id)}
-        native_id = (
-            there[-1] if there else self.api.launch(job_name(request.workload, request.steps), config, tags)
-        )
+        native_id = there[-1] if there else self.api.launch(job_of(request), config, tags)
         return RunHandle(
             run_id=request.run_id, native_id=native_id, submit_ns=submit_ns, accepted_ns=time.time_ns()
         )
