@@ -13,9 +13,12 @@ from dagster import (
     AssetOut,
     AssetsDefinition,
     AssetSelection,
+    AssetSensorDefinition,
+    AssetSpec,
     ConfigurableIOManager,
     ConfigurableResource,
     Definitions,
+    EventLogEntry,
     ExecutorDefinition,
     Failure,
     InputContext,
@@ -23,13 +26,18 @@ from dagster import (
     OutputContext,
     ResourceDependency,
     RetryPolicy,
+    RunRequest,
+    ScheduleDefinition,
+    SensorEvaluationContext,
     asset,
+    asset_sensor,
     define_asset_job,
     multi_asset,
+    schedule,
 )
 
 from adapters.dagster.names import FIXED_JOBS, RUN_JOB, STEPS_AS, plain
-from adapters.dagster.placed import NOTHING, PLACED_FILE, Placed
+from adapters.dagster.placed import NOTHING, PLACED_FILE, Placed, Trigger, delivery, run_config, trigger_name
 from adapters.workloads import SWEEP
 from core.artifacts import join, read, write
 from core.config import load_config
@@ -210,10 +218,44 @@ def probes(job: str) -> list[AssetsDefinition]:
 def placed() -> Placed:
     """What this deployment has beside its fixed jobs; in the pods of a run that run's job alone."""
     if name := os.environ.get(RUN_JOB):
-        return {"jobs": [] if name in FIXED_JOBS else [name]}
+        return {"jobs": [] if name in FIXED_JOBS else [name], "triggers": []}
     path = os.environ.get(PLACED_FILE)
     found: Placed = json.loads(Path(path).read_text(encoding="utf-8")) if path else NOTHING
     return found
+
+
+def due(trigger: Trigger) -> ScheduleDefinition:
+    """Starts one run at its minute."""
+
+    @schedule(
+        name=trigger_name(trigger["run_id"]),
+        job_name=trigger["job"],
+        cron_schedule=trigger["cron"],
+        execution_timezone="UTC",
+    )
+    def due() -> RunRequest:
+        config = run_config(trigger["run_id"], trigger["parameters"], trigger["execution"])
+        return RunRequest(run_key=trigger["run_id"], run_config=config, tags=trigger["tags"])
+
+    return due
+
+
+def delivered(trigger: Trigger) -> AssetSensorDefinition:
+    """Starts one run when its data arrive: the event says which run, and with which parameters."""
+
+    @asset_sensor(
+        name=trigger_name(trigger["run_id"]),
+        job_name=trigger["job"],
+        asset_key=AssetKey(delivery(trigger["run_id"])),
+    )
+    def delivered(context: SensorEvaluationContext, event: EventLogEntry) -> RunRequest:
+        arrived = event.asset_materialization
+        assert arrived is not None  # an asset sensor's event is one
+        run_id, parameters = (arrived.metadata[name].value for name in ("run_id", "parameters"))
+        config = run_config(run_id, parameters, trigger["execution"])
+        return RunRequest(run_key=run_id, run_config=config, tags=trigger["tags"])
+
+    return delivered
 
 
 def executor() -> ExecutorDefinition | None:
@@ -230,6 +272,8 @@ CANDIDATES = [made for index in range(len(SWEEP)) for made in candidate(index)]
 FINALE = [best_candidate, registered_candidate]
 PLACED = placed()
 PROBES = {name: probes(name) for name in map(plain, PLACED["jobs"]) if name not in FIXED_JOBS}
+SCHEDULED = [trigger for trigger in PLACED["triggers"] if trigger["cron"]]
+LISTENING = [trigger for trigger in PLACED["triggers"] if not trigger["cron"]]
 ASSETS = {"recommender": RECOMMENDER, "sweep": [ratings, *CANDIDATES, *FINALE], **PROBES}
 
 
@@ -240,11 +284,19 @@ def retries(job: str) -> RetryPolicy | None:
 
 run = Run.configure_at_launch()
 defs = Definitions(
-    assets=[*RECOMMENDER, *CANDIDATES, *FINALE, *(made for group in PROBES.values() for made in group)],
+    assets=[
+        *RECOMMENDER,
+        *CANDIDATES,
+        *FINALE,
+        *(made for group in PROBES.values() for made in group),
+        *(AssetSpec(delivery(trigger["run_id"])) for trigger in LISTENING),
+    ],
     jobs=[
         define_asset_job(name, AssetSelection.assets(*ASSETS[plain(name)]), op_retry_policy=retries(name))
         for name in (*FIXED_JOBS, *PLACED["jobs"])
     ],
+    schedules=[due(trigger) for trigger in SCHEDULED],
+    sensors=[delivered(trigger) for trigger in LISTENING],
     resources={"run": run, "io_manager": RunFolder(run=run)},
     executor=executor(),
 )
