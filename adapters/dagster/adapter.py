@@ -12,6 +12,7 @@ from adapters.base import (
     Status,
     Target,
     Timeline,
+    Unsupported,
 )
 from adapters.dagster import cluster, local
 from adapters.dagster.api import DELETE, SCHEDULE, SENSOR, TERMINATE, WIPE
@@ -49,8 +50,13 @@ class DagsterDriver:
 
         Every step's process builds all definitions: what an earlier run left there would be measured.
 
-        Raises `BenchError` where the code location does not come to have it.
+        Raises `BenchError` where the code location does not come to have it, `Unsupported` for an approval.
         """
+        if request.approval:
+            raise Unsupported(
+                "a run of Dagster's does not wait for a person",
+                "run it to the gate, and materialise the rest by hand",
+            )
         self._place({job_of(request)}, self._waiting())
 
     def _waiting(self, but: str = "") -> list[Trigger]:
