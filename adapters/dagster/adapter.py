@@ -1,7 +1,6 @@
 """Dagster 1.13: runs by GraphQL, on any target."""
 
 import time
-from collections.abc import Mapping
 
 from adapters.base import (
     BenchError,
@@ -26,6 +25,7 @@ from adapters.workloads import WORKLOADS
 
 RUN_TAG = "bench/run-id"
 TERMINAL = {"SUCCESS": Status.SUCCEEDED, "FAILURE": Status.FAILED, "CANCELED": Status.CANCELLED}
+EVALUATED = ("SKIPPED", "SUCCESS")
 POLL_SECONDS = 0.2
 CANCEL_SECONDS = 30.0
 DAEMON_SECONDS = 10.0
@@ -117,7 +117,7 @@ class DagsterDriver:
         """
         if request.due is None:
             raise BenchError("a run on a schedule has a minute when it is due", "set `due`")
-        trigger = self._trigger(request, cron_of(request.due), request.parameters)
+        trigger = self._trigger(request, cron_of(request.due))
         self._place(set(), [*self._waiting(but=request.run_id), trigger])
         self.api.start(SCHEDULE, trigger_name(request.run_id))
         if time.time() + DAEMON_SECONDS > request.due:
@@ -142,7 +142,7 @@ class DagsterDriver:
         self._place(set(), [*self._waiting(but=request.run_id), self._trigger(request)])
         self.api.start(SENSOR, name)
         end = time.monotonic() + RELOAD_SECONDS
-        while (tick := self.api.last_tick(name)).get("status") != "SKIPPED":
+        while (tick := self.api.last_tick(name)).get("status") not in EVALUATED:
             if tick.get("error") or time.monotonic() > end:
                 said = (tick.get("error") or {}).get("message") or "the daemon does not evaluate it"
                 raise BenchError(f"dagster does not listen: {said}", "see the daemon's log")
@@ -150,23 +150,21 @@ class DagsterDriver:
 
     def publish(self, request: RunRequest, deadline_seconds: float) -> RunHandle:
         """Report that the delivery was made, with run id and parameters as its metadata."""
-        parameters = {name: str(value) for name, value in request.parameters.items()}
+        facts = {"run_id": request.run_id, "parameters": dict(request.parameters)}
         submit_ns = time.time_ns()
-        self.api.materialized(delivery(request.run_id), {"run_id": request.run_id, "parameters": parameters})
+        self.api.materialized(delivery(request.run_id), facts)
         accepted_ns = time.time_ns()
         native_id = self._started(request.run_id, deadline_seconds)
         return RunHandle(
             run_id=request.run_id, native_id=native_id, submit_ns=submit_ns, accepted_ns=accepted_ns
         )
 
-    def _trigger(
-        self, request: RunRequest, cron: str = "", parameters: Mapping[str, object] | None = None
-    ) -> Trigger:
+    def _trigger(self, request: RunRequest, cron: str = "") -> Trigger:
         return {
             "run_id": request.run_id,
             "job": job_of(request),
             "cron": cron,
-            "parameters": {name: str(value) for name, value in (parameters or {}).items()},
+            "parameters": dict(request.parameters) if cron else {},
             "execution": self.site.execution(request.configuration, request.run_id),
             "tags": self._tags(request.run_id),
         }
@@ -221,10 +219,9 @@ class DagsterDriver:
         on = self.site.health() == ""
         self.site.scale(True)
         try:
-            known = self.site.placed()
-            waits = any(each["run_id"] == run_id for each in known["triggers"])
+            waits = any(each["run_id"] == run_id for each in self.site.placed()["triggers"])
             if waits:
-                self._place(set(known["jobs"]), self._waiting(but=run_id))
+                self._place(set(), self._waiting(but=run_id))
             found = self._runs(run_id)
             for native_id in found:
                 self._terminate(native_id)

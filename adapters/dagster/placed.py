@@ -18,7 +18,7 @@ class Trigger(TypedDict):
     job: str
     cron: str
     """The minute in UTC when it is due; empty for a listener."""
-    parameters: Mapping[str, str]
+    parameters: Mapping[str, object]
     """Of a schedule; a listener has them from its event."""
     execution: Mapping[str, Any]
     """The executor's part of the run's configuration."""
