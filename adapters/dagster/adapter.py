@@ -11,10 +11,12 @@ from adapters.base import (
     Status,
     Target,
     Timeline,
+    Unsupported,
 )
 from adapters.dagster import cluster, local
-from adapters.dagster.api import DELETE, TERMINATE
+from adapters.dagster.api import DELETE, SCHEDULE, SENSOR, TERMINATE, WIPE
 from adapters.dagster.names import job_name
+from adapters.dagster.placed import Trigger, cron_of, delivery, names_in, needed, run_config, trigger_name
 from adapters.dagster.records import first_failure, timeline_of
 from adapters.dagster.runtime import UNFINISHED, Site
 from adapters.local.target import connect_local
@@ -23,10 +25,18 @@ from adapters.workloads import WORKLOADS
 
 RUN_TAG = "bench/run-id"
 TERMINAL = {"SUCCESS": Status.SUCCEEDED, "FAILURE": Status.FAILED, "CANCELED": Status.CANCELLED}
+EVALUATED = ("SKIPPED", "SUCCESS")
 POLL_SECONDS = 0.2
 CANCEL_SECONDS = 30.0
+DAEMON_SECONDS = 10.0
+"""How long the daemon may take to know a new schedule: it looks every second, and loads all definitions."""
 RELOAD_SECONDS = 120.0
 """Longest time until a file of the code location's has reached it."""
+
+
+def job_of(request: RunRequest) -> str:
+    """The job that a request wants."""
+    return job_name(request.workload, request.steps, request.retries_as_shipped)
 
 
 class DagsterDriver:
@@ -40,45 +50,133 @@ class DagsterDriver:
 
         Every step's process builds all definitions: what an earlier run left there would be measured.
 
-        Raises `BenchError` where the code location does not come to have it.
+        Raises `BenchError` where the code location does not come to have it, `Unsupported` for an approval.
         """
-        job = job_name(request.workload, request.steps)
-        probes = {job} if request.workload in ("chain", "fanout") else set()
+        if request.approval:
+            raise Unsupported(
+                "a run of Dagster's does not wait for a person",
+                "run it to the gate, and materialise the rest by hand",
+            )
+        self._place({job_of(request)}, self._waiting())
+
+    def _waiting(self, but: str = "") -> list[Trigger]:
+        """Schedules and listeners whose runs have not started."""
+        there = self.site.placed()["triggers"]
+        return [each for each in there if each["run_id"] != but and not self._runs(each["run_id"])]
+
+    def _place(self, jobs: set[str], triggers: list[Trigger]) -> None:
+        """Have `jobs` and `triggers` in the code location, and beside them only jobs of runs under way."""
+        known = self.site.placed()
         running = {run["jobName"] for run in self.api.find(statuses=list(UNFINISHED))}
-        known = self.site.probes()
-        wanted = probes | (known & running)
+        wanted = needed(known, running, jobs, triggers)
+        for trigger in known["triggers"]:
+            if trigger not in triggers:
+                self._retire(trigger)
+        present = jobs | names_in(wanted)
+        absent = names_in(known) - present
         if wanted != known:
-            self.site.place_probes(wanted)
-        elif job in self.api.jobs():
+            self.site.place(wanted)
+        elif present <= self.api.defined():
             return
         end = time.monotonic() + RELOAD_SECONDS
-        while job not in self.api.reload():
+        while not present <= (found := self.api.reload()) or absent & found:
             if time.monotonic() > end:
-                raise BenchError(f"dagster does not know the job {job}", "see the code server's log")
+                missing = ", ".join(sorted(present - found)) or "less"
+                raise BenchError(f"dagster does not come to know {missing}", "see the code server's log")
             time.sleep(1)
+
+    def _retire(self, trigger: Trigger) -> None:
+        """Turn a trigger off, and forget the event that it heard."""
+        name = trigger_name(trigger["run_id"])
+        self.api.reset(SCHEDULE if trigger["cron"] else SENSOR, name)
+        if not trigger["cron"]:
+            self.api.ask(WIPE, key=delivery(trigger["run_id"]))
 
     def submit(self, request: RunRequest) -> RunHandle:
         """Launch the run unless one with its tag is there: `launchRun` takes no run id."""
-        config = {
-            "execution": {"config": self.site.execution(request.configuration, request.run_id)},
-            "resources": {
-                "run": {
-                    "config": {
-                        "run_id": request.run_id,
-                        "parameters": {name: str(value) for name, value in request.parameters.items()},
-                    }
-                }
-            },
-        }
+        execution = self.site.execution(request.configuration, request.run_id)
+        config = run_config(request.run_id, request.parameters, execution)
         submit_ns = time.time_ns()
         there = self._runs(request.run_id)
-        tags = {RUN_TAG: request.run_id, **self.site.tags(request.run_id)}
         native_id = (
-            there[-1] if there else self.api.launch(job_name(request.workload, request.steps), config, tags)
+            there[-1] if there else self.api.launch(job_of(request), config, self._tags(request.run_id))
         )
         return RunHandle(
             run_id=request.run_id, native_id=native_id, submit_ns=submit_ns, accepted_ns=time.time_ns()
         )
+
+    def _tags(self, run_id: str) -> dict[str, str]:
+        return {RUN_TAG: run_id, **self.site.tags(run_id)}
+
+    def schedule(self, request: RunRequest) -> None:
+        """Place a schedule for that minute and turn it on.
+
+        The daemon looks for new definitions every second, and at nothing but whole minutes for what is due.
+
+        Raises `BenchError` where it is due before the daemon knows.
+        """
+        if request.due is None:
+            raise BenchError("a run on a schedule has a minute when it is due", "set `due`")
+        trigger = self._trigger(request, cron_of(request.due))
+        self._place(set(), [*self._waiting(but=request.run_id), trigger])
+        self.api.start(SCHEDULE, trigger_name(request.run_id))
+        if time.time() + DAEMON_SECONDS > request.due:
+            self.cancel(request.run_id)
+            raise BenchError("dagster was told of the schedule too late", "choose a later minute")
+
+    def scheduled(self, request: RunRequest, deadline_seconds: float) -> RunHandle:
+        """See `Schedules.scheduled`. Asks for the run every 0.2 s from the minute that it is due."""
+        due = request.due or 0
+        time.sleep(max(0.0, due - time.time()))
+        native_id = self._started(request.run_id, due + deadline_seconds - time.time())
+        return RunHandle(
+            run_id=request.run_id, native_id=native_id, submit_ns=due * 10**9, accepted_ns=due * 10**9
+        )
+
+    def listen(self, request: RunRequest) -> None:
+        """Place an asset sensor and turn it on; returns when the daemon has evaluated it once.
+
+        Raises `BenchError` where that does not come, or fails.
+        """
+        name = trigger_name(request.run_id)
+        self._place(set(), [*self._waiting(but=request.run_id), self._trigger(request)])
+        self.api.start(SENSOR, name)
+        end = time.monotonic() + RELOAD_SECONDS
+        while (tick := self.api.last_tick(name)).get("status") not in EVALUATED:
+            if tick.get("error") or time.monotonic() > end:
+                said = (tick.get("error") or {}).get("message") or "the daemon does not evaluate it"
+                raise BenchError(f"dagster does not listen: {said}", "see the daemon's log")
+            time.sleep(POLL_SECONDS)
+
+    def publish(self, request: RunRequest, deadline_seconds: float) -> RunHandle:
+        """Report that the delivery was made, with run id and parameters as its metadata."""
+        facts = {"run_id": request.run_id, "parameters": dict(request.parameters)}
+        submit_ns = time.time_ns()
+        self.api.materialized(delivery(request.run_id), facts)
+        accepted_ns = time.time_ns()
+        native_id = self._started(request.run_id, deadline_seconds)
+        return RunHandle(
+            run_id=request.run_id, native_id=native_id, submit_ns=submit_ns, accepted_ns=accepted_ns
+        )
+
+    def _trigger(self, request: RunRequest, cron: str = "") -> Trigger:
+        return {
+            "run_id": request.run_id,
+            "job": job_of(request),
+            "cron": cron,
+            "parameters": dict(request.parameters) if cron else {},
+            "execution": self.site.execution(request.configuration, request.run_id),
+            "tags": self._tags(request.run_id),
+        }
+
+    def _started(self, run_id: str, deadline_seconds: float) -> str:
+        """The run with that id, once there is one. Raises `BenchError` where none comes in time."""
+        end = time.monotonic() + deadline_seconds
+        while not (found := self._runs(run_id)):
+            if time.monotonic() > end:
+                raise BenchError(f"dagster did not start {run_id} by itself", "see the daemon's log")
+            time.sleep(POLL_SECONDS)
+        return found[-1]
 
     def _runs(self, run_id: str) -> list[str]:
         found = self.api.find(tags=[{"key": RUN_TAG, "value": run_id}])
@@ -112,7 +210,7 @@ class DagsterDriver:
             time.sleep(min(POLL_SECONDS, max(0.0, end - time.monotonic())))
 
     def cancel(self, run_id: str) -> bool:
-        """Terminate the run, end what is left of its processes or pods, delete it.
+        """Take its schedule or listener away; terminate the run, end what is left of it, delete it.
 
         Servers that do not run, since a command was killed, run for as long as that takes.
         """
@@ -121,6 +219,9 @@ class DagsterDriver:
         on = self.site.health() == ""
         self.site.scale(True)
         try:
+            waits = any(each["run_id"] == run_id for each in self.site.placed()["triggers"])
+            if waits:
+                self._place(set(), self._waiting(but=run_id))
             found = self._runs(run_id)
             for native_id in found:
                 self._terminate(native_id)
@@ -129,7 +230,7 @@ class DagsterDriver:
         finally:
             if not on:
                 self.site.scale(False)
-        return bool(found)
+        return waits or bool(found)
 
     def _terminate(self, native_id: str) -> None:
         """Ask the run to end; mark it as cancelled where it does not."""

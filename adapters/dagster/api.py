@@ -70,13 +70,36 @@ RELOAD = """
 mutation ($location: String!) {
   answer: reloadRepositoryLocation(repositoryLocationName: $location) { __typename ... on Error { message } }
 }"""
-JOBS = """
+SCHEDULE, SENSOR = "Schedule", "Sensor"
+START = """
+mutation ($selector: %(kind)sSelector!) {
+  answer: start%(kind)s(%(field)sSelector: $selector) { __typename ... on Error { message } }
+}"""
+RESET = """
+mutation ($selector: %(kind)sSelector!) {
+  answer: reset%(kind)s(%(field)sSelector: $selector) { __typename ... on Error { message } }
+}"""
+TICKS = """
+query ($selector: SensorSelector!) {
+  answer: sensorOrError(sensorSelector: $selector) {
+    __typename
+    ... on Sensor { sensorState { ticks(limit: 1) { status error { message } } } }
+    ... on Error { message }
+  }
+}"""
+WIPE = """
+mutation ($key: [String!]!) {
+  answer: wipeAssets(assetPartitionRanges: [{assetKey: {path: $key}}]) { __typename ... on Error { message } }
+}"""
+DEFINED = """
 query ($location: String!) {
   answer: workspaceLocationEntryOrError(name: $location) {
     __typename
     ... on WorkspaceLocationEntry {
       locationOrLoadError {
-        __typename ... on RepositoryLocation { repositories { jobs { name } } } ... on PythonError { message }
+        __typename
+        ... on RepositoryLocation { repositories { jobs { name } schedules { name } sensors { name } } }
+        ... on PythonError { message }
       }
     }
     ... on Error { message }
@@ -178,23 +201,65 @@ class Api:
                 return
             after = page["cursor"]
 
-    def reload(self) -> list[str]:
-        """Load the code location again; the names of its jobs.
-
-        Raises `BenchError` where it cannot be loaded.
-        """
+    def reload(self) -> set[str]:
+        """Load the code location again; see `defined`."""
         self.ask(RELOAD, location=LOCATION)  # its answer still shows what was there before
-        return self.jobs()
+        return self.defined()
 
-    def jobs(self) -> list[str]:
-        """The names of the code location's jobs. Raises `BenchError` where it could not be loaded."""
-        answer = self.ask(JOBS, location=LOCATION)
+    def defined(self) -> set[str]:
+        """The names of the code location's jobs, schedules and sensors.
+
+        Raises `BenchError` where it could not be loaded.
+        """
+        answer = self.ask(DEFINED, location=LOCATION)
         found = answer.get("locationOrLoadError") or answer
         if found["__typename"] != "RepositoryLocation":
             raise BenchError(
                 f"dagster cannot load the definitions: {why(found)}", "see the code server's log"
             )
-        return [job["name"] for repository in found["repositories"] for job in repository["jobs"]]
+        kinds = ("jobs", "schedules", "sensors")
+        return {
+            each["name"]
+            for repository in found["repositories"]
+            for kind in kinds
+            for each in repository[kind]
+        }
+
+    def start(self, kind: str, name: str) -> None:
+        """Turn a schedule or sensor on. Raises `BenchError` where Dagster refuses."""
+        answer = self._switch(START, kind, name)
+        if answer["__typename"].endswith("Error"):
+            raise BenchError(f"dagster does not start {name}: {why(answer)}", "see the webserver's log")
+
+    def reset(self, kind: str, name: str) -> None:
+        """Turn a schedule or sensor off, if it is there, and forget that it was on."""
+        self._switch(RESET, kind, name)
+
+    def _switch(self, mutation: str, kind: str, name: str) -> Answer:
+        query = mutation % {"kind": kind, "field": kind.lower()}
+        return self.ask(query, selector=_selector(kind, name))
+
+    def last_tick(self, sensor: str) -> Answer:
+        """Status and error of a sensor's last evaluation; empty where there was none."""
+        answer = self.ask(TICKS, selector=_selector(SENSOR, sensor))
+        if answer["__typename"] != "Sensor":
+            raise BenchError(f"dagster does not know the sensor {sensor}: {why(answer)}", "bench doctor")
+        return next(iter(answer["sensorState"]["ticks"]), {})
+
+    def materialized(self, key: list[str], metadata: Answer) -> None:
+        """Report that an external asset was made. Raises `BenchError` where the report is refused."""
+        url = f"{self._address()}/report_asset_materialization/{'/'.join(key)}"
+        try:
+            reply = self._client.post(url, json={"metadata": metadata})
+        except httpx.HTTPError as error:
+            raise TargetUnreachable(f"{url}: {error or type(error).__name__}", "bench doctor") from error
+        if reply.is_error:
+            raise BenchError(f"dagster refuses the event: {reply.text[:300]}", "see the webserver's log")
+
+
+def _selector(kind: str, name: str) -> Answer:
+    where = {"repositoryName": REPOSITORY, "repositoryLocationName": LOCATION}
+    return {**where, f"{kind.lower()}Name": name}
 
 
 def why(answer: Answer) -> str:

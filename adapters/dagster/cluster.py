@@ -13,7 +13,8 @@ from kubernetes.client.exceptions import ApiException
 from adapters import podspec
 from adapters.base import BenchError, Component, Configuration
 from adapters.dagster.api import HEALTH, Answer, Api
-from adapters.dagster.names import LOCATION, PROBES_FILE, STEPS_AS, member_of
+from adapters.dagster.names import LOCATION, STEPS_AS, member_of
+from adapters.dagster.placed import NOTHING, PLACED_FILE, Placed
 from adapters.dagster.runtime import (
     CODE,
     DAEMON,
@@ -37,7 +38,7 @@ from cluster.state import PROJECT
 PACKAGE = "adapters.dagster"
 NAMESPACE = "dagster"
 SERVICE_ACCOUNT = "pipeline-dagster"
-SECRET, INSTANCE, PROBES = "dagster-postgresql", "dagster-instance", "dagster-probes"
+SECRET, INSTANCE, PLACED = "dagster-postgresql", "dagster-instance", "dagster-placed"
 HOME = "/opt/dagster/dagster_home"
 """Where the vendor's chart has it."""
 COORDINATORS = f"{DOCS}/deployment/execution/run-coordinators.md"
@@ -138,7 +139,7 @@ def servers(configuration: str, image: str, url: str) -> list[Document]:
         home=HOME,
         steps_as=STEPS_AS,
         steps=steps_of_run(configuration),
-        probes_file=PROBES_FILE,
+        placed_file=PLACED_FILE,
         servers={name: {**parts, "args": parts["args"] + WORKSPACE} for name, parts in COMMANDS.items()},
         pod_security=podspec.POD_SECURITY,
         container_security=podspec.CONTAINER_SECURITY,
@@ -150,13 +151,13 @@ def pipeline_objects(url: str) -> list[Document]:
     return render(PACKAGE, "pipeline.yaml", namespace=PIPELINE_NAMESPACE, database_url=url)
 
 
-def probes_map(jobs: set[str]) -> Document:
-    """The ConfigMap with the jobs of probes that the code location has."""
+def placed_map(placed: Placed) -> Document:
+    """The ConfigMap with what the code location has beside its fixed jobs."""
     return {
         "apiVersion": "v1",
         "kind": "ConfigMap",
-        "metadata": {"name": PROBES, "namespace": NAMESPACE},
-        "data": {"probes.json": json.dumps(sorted(jobs))},
+        "metadata": {"name": PLACED, "namespace": NAMESPACE},
+        "data": {"placed.json": json.dumps(placed)},
     }
 
 
@@ -180,7 +181,7 @@ class ClusterRuntime:
         self.where.ensure("dagster")
         self.kit.open()
         url = f"{DIALECT}://{self.kit.database(DATABASE)}"
-        self.kube.apply([probes_map(self.probes()), *pipeline_objects(url)])
+        self.kube.apply([placed_map(self.placed()), *pipeline_objects(url)])
         self.kube.apply(servers(configuration, self.where.image("dagster"), url))
         self.scale(True)
 
@@ -241,21 +242,22 @@ class ClusterRuntime:
         """See `Site.deployed`."""
         return self.kit.exists() and set(SERVERS) <= set(self.kit.deployments())
 
-    def probes(self) -> set[str]:
-        """See `Site.probes`."""
-        with explained("reading the jobs of probes"):
+    def placed(self) -> Placed:
+        """See `Site.placed`."""
+        with explained("reading what the code location has"):
             try:
-                found = self.kube.core.read_namespaced_config_map(PROBES, NAMESPACE)
+                found = self.kube.core.read_namespaced_config_map(PLACED, NAMESPACE)
             except ApiException as error:
                 if error.status != 404:
                     raise
-                return set()
-        return set(json.loads(found.data["probes.json"]))
+                return NOTHING
+        placed: Placed = json.loads(found.data["placed.json"])
+        return placed
 
-    def place_probes(self, jobs: set[str]) -> None:
-        """See `Site.place_probes`. A pod that changes has its files renewed at once, not at the next minute."""
-        self.kube.apply([probes_map(jobs)])
-        note = {"metadata": {"annotations": {"bench.local/probes": str(time.time_ns())}}}
+    def place(self, wanted: Placed) -> None:
+        """See `Site.place`. A pod that changes has its files renewed at once, not at the next minute."""
+        self.kube.apply([placed_map(wanted)])
+        note = {"metadata": {"annotations": {"bench.local/placed": str(time.time_ns())}}}
         with explained("renewing the code location's files"):
             for pod in self._pods(f"app={CODE}", NAMESPACE):
                 self.kube.core.patch_namespaced_pod(pod.metadata.name, NAMESPACE, note)

@@ -11,7 +11,8 @@ import yaml
 
 from adapters.base import BenchError, Component, Configuration
 from adapters.dagster.api import HEALTH, PRINTED, TERMINATE, Answer, Api, address_in
-from adapters.dagster.names import LOCATION, PROBES_FILE
+from adapters.dagster.names import LOCATION
+from adapters.dagster.placed import NOTHING, PLACED_FILE, Placed
 from adapters.dagster.records import processes_of, steps_of
 from adapters.dagster.runtime import (
     CODE,
@@ -84,7 +85,7 @@ class Home:
         self.address = self.path / "webserver"
         self.settings = self.path / "dagster.yaml"
         self.workspace = self.path / "workspace.yaml"
-        self.probes = self.path / "probes.json"
+        self.placed = self.path / "placed.json"
 
     def settings_for(self, configuration: str) -> str:
         """The instance's settings."""
@@ -98,11 +99,11 @@ class Home:
         return self.settings.read_text(encoding="utf-8") if self.settings.exists() else ""
 
     def place(self, code_port: int, web_port: int) -> None:
-        """Say where code server and webserver will listen, and that there are no probes yet."""
+        """Say where code server and webserver will listen, and that nothing is placed yet."""
         server = {"host": "127.0.0.1", "port": code_port, "location_name": LOCATION}
         self.workspace.write_text(yaml.safe_dump({"load_from": [{"grpc_server": server}]}), encoding="utf-8")
         self.address.write_text(f"http://127.0.0.1:{web_port}\n", encoding="utf-8")
-        self.probes.write_text("[]", encoding="utf-8")
+        self.placed.write_text(json.dumps(NOTHING), encoding="utf-8")
 
     def ports(self) -> tuple[int, int]:
         """Of code server and webserver."""
@@ -150,7 +151,7 @@ class LocalRuntime:
         env = {
             **self.where.env_of(EXTRA),
             "DAGSTER_HOME": str(self.home.path),
-            PROBES_FILE: str(self.home.probes),
+            PLACED_FILE: str(self.home.placed),
         }
         if self.home.uses_postgres():
             env[DATABASE_URL] = self.where.postgres.url(EXTRA, DIALECT)
@@ -238,13 +239,14 @@ class LocalRuntime:
         """See `Site.deployed`."""
         return bool(self.home.settings_now())
 
-    def probes(self) -> set[str]:
-        """See `Site.probes`."""
-        return set(json.loads(self.home.probes.read_text(encoding="utf-8")))
+    def placed(self) -> Placed:
+        """See `Site.placed`."""
+        found: Placed = json.loads(self.home.placed.read_text(encoding="utf-8"))
+        return found
 
-    def place_probes(self, jobs: set[str]) -> None:
-        """See `Site.place_probes`."""
-        self.home.probes.write_text(json.dumps(sorted(jobs)), encoding="utf-8")
+    def place(self, wanted: Placed) -> None:
+        """See `Site.place`."""
+        self.home.placed.write_text(json.dumps(wanted), encoding="utf-8")
 
     def execution(self, configuration: str, run_id: str) -> Answer:
         """See `Site.execution`."""

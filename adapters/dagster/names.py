@@ -5,8 +5,6 @@ from adapters.workloads import Member
 LOCATION = "bench"
 REPOSITORY = "__repository__"
 """What Dagster calls the repository of a module with one `Definitions`."""
-PROBES_FILE = "BENCH_DAGSTER_PROBES"
-"""Environment variable with the path of a JSON list of jobs such as `chain_40` and `fanout_10`."""
 RUN_JOB = "DAGSTER_RUN_JOB_NAME"
 """Environment variable that dagster-k8s sets in the pods of a run: the name of its job."""
 STEPS_AS = "BENCH_DAGSTER_STEPS"
@@ -26,9 +24,23 @@ STEPS = {
 """Which step of the shared core makes an asset."""
 
 
-def job_name(workload: str, steps: int) -> str:
-    """The job of a workload; chain and fanout have one for each number of steps."""
-    return {"pipeline": "recommender", "sweep": "sweep"}.get(workload, f"{workload}_{steps}")
+FIXED_JOBS = ("recommender", "sweep")
+"""The jobs that the code location always has."""
+AS_SHIPPED = "_as_shipped"
+
+
+def job_name(workload: str, steps: int, as_shipped: bool = False) -> str:
+    """The job of a workload; chain and fanout have one for each number of steps.
+
+    Without the retries that are ours it is another job of the same assets.
+    """
+    name = {"pipeline": "recommender", "sweep": "sweep"}.get(workload, f"{workload}_{steps}")
+    return name + AS_SHIPPED if as_shipped else name
+
+
+def plain(job: str) -> str:
+    """The job of the same assets with our retries."""
+    return job.removesuffix(AS_SHIPPED)
 
 
 def member_of(step_key: str) -> Member | None:

@@ -13,9 +13,12 @@ from dagster import (
     AssetOut,
     AssetsDefinition,
     AssetSelection,
+    AssetSensorDefinition,
+    AssetSpec,
     ConfigurableIOManager,
     ConfigurableResource,
     Definitions,
+    EventLogEntry,
     ExecutorDefinition,
     Failure,
     InputContext,
@@ -23,13 +26,19 @@ from dagster import (
     OutputContext,
     ResourceDependency,
     RetryPolicy,
+    RunRequest,
+    ScheduleDefinition,
+    SensorEvaluationContext,
     asset,
+    asset_sensor,
     define_asset_job,
     multi_asset,
+    schedule,
 )
 
-from adapters.dagster.names import PROBES_FILE, RUN_JOB, STEPS_AS, job_name
-from adapters.workloads import PIPELINE, SWEEP
+from adapters.dagster.names import FIXED_JOBS, RUN_JOB, STEPS_AS, plain
+from adapters.dagster.placed import NOTHING, PLACED_FILE, Placed, Trigger, delivery, run_config, trigger_name
+from adapters.workloads import SWEEP
 from core.artifacts import join, read, write
 from core.config import load_config
 from core.entry import run_step
@@ -39,6 +48,7 @@ from core.settings import Settings
 Facts = dict[str, str]
 """What a step leaves: addresses, digests and numbers. An asset is the file behind an address."""
 RETRY = RetryPolicy(max_retries=2)
+"""For each step of a job that has it; Dagster ships none."""
 
 
 class Run(ConfigurableResource):  # type: ignore[misc, type-arg, unused-ignore]
@@ -86,19 +96,19 @@ class RunFolder(ConfigurableIOManager):  # type: ignore[misc, unused-ignore]
         return join(root, self.run.run_id, "dagster", *key.path[:-1], f"{key.path[-1]}.json")
 
 
-@asset(retry_policy=RETRY)
+@asset
 def ratings(run: Run) -> Facts:
     """Ratings, checked."""
     return run.step("ingest")
 
 
-@asset(retry_policy=RETRY)
+@asset
 def split(run: Run, ratings: Facts) -> Facts:
     """Training and held-out interactions."""
     return run.step("preprocess", ratings)
 
 
-@asset(retry_policy=RETRY)
+@asset
 def model(run: Run, split: Facts) -> Facts:
     """The recommender."""
     return run.step("train", split)
@@ -116,7 +126,6 @@ def verdict(evaluation: Facts, gated: str) -> Iterator[AssetCheckResult | Output
     name="evaluation",
     outs={"evaluation": AssetOut(), "approval": AssetOut(is_required=False)},
     check_specs=[AssetCheckSpec("min_score_gate", asset="evaluation")],
-    retry_policy=RETRY,
 )
 def evaluation(run: Run, model: Facts, split: Facts) -> Iterator[AssetCheckResult | Output[Facts]]:
     """Offline metrics, and an approval that is only there where the score passes the gate."""
@@ -125,19 +134,19 @@ def evaluation(run: Run, model: Facts, split: Facts) -> Iterator[AssetCheckResul
     yield from verdict(metrics, "approval")
 
 
-@asset(retry_policy=RETRY)
+@asset
 def registered_model(run: Run, ratings: Facts, model: Facts, approval: Facts) -> Facts:
     """A version in the model registry."""
     return run.step("register", ratings, model, approval)
 
 
-@asset(retry_policy=RETRY)
+@asset
 def promotion(run: Run, registered_model: Facts, approval: Facts) -> Facts:
     """That version, served."""
     return run.step("promote", registered_model, approval)
 
 
-@asset(retry_policy=RETRY)
+@asset
 def drift_report(run: Run, split: Facts, model: Facts, promotion: Facts) -> Facts:
     """What is served, and whether readers still want it."""
     return run.step("monitor", split, model, promotion)
@@ -149,15 +158,15 @@ def candidate(index: int) -> list[AssetsDefinition]:
     own = AssetIn(key_prefix=prefix)
     settings = SWEEP[index]
 
-    @asset(key_prefix=prefix, retry_policy=RETRY)
+    @asset(key_prefix=prefix)
     def split(run: Run, ratings: Facts) -> Facts:
         return run.step("preprocess", ratings, index=index, **settings)
 
-    @asset(key_prefix=prefix, ins={"split": own}, retry_policy=RETRY)
+    @asset(key_prefix=prefix, ins={"split": own})
     def model(run: Run, split: Facts) -> Facts:
         return run.step("train", split, index=index, **settings)
 
-    @asset(key_prefix=prefix, ins={"model": own, "split": own}, retry_policy=RETRY)
+    @asset(key_prefix=prefix, ins={"model": own, "split": own})
     def evaluation(run: Run, model: Facts, split: Facts) -> Facts:
         return {**model, **run.step("eval", model, split, index=index, **settings)}
 
@@ -172,7 +181,6 @@ CANDIDATE = ("index", "seed", "k", "score", "passed", "model_uri", "model_sha256
     ins={f"candidate_{i}": AssetIn([f"candidate_{i}", "evaluation"]) for i in range(len(SWEEP))},
     outs={"best_candidate": AssetOut(), "winner": AssetOut(is_required=False)},
     check_specs=[AssetCheckSpec("best_passes_gate", asset="best_candidate")],
-    retry_policy=RETRY,
 )
 def best_candidate(run: Run, **evaluations: Facts) -> Iterator[AssetCheckResult | Output[Facts]]:
     """The candidate with the highest score, and a winner that is only there where it passes the gate."""
@@ -182,7 +190,7 @@ def best_candidate(run: Run, **evaluations: Facts) -> Iterator[AssetCheckResult 
     yield from verdict(best, "winner")
 
 
-@asset(retry_policy=RETRY)
+@asset
 def registered_candidate(run: Run, ratings: Facts, winner: Facts) -> Facts:
     """The winner as a version in the model registry."""
     return run.step("register", ratings, winner, seed=winner["seed"], k=winner["k"])
@@ -191,7 +199,7 @@ def registered_candidate(run: Run, ratings: Facts, winner: Facts) -> Facts:
 def probe(job: str, index: int, after: list[AssetKey]) -> AssetsDefinition:
     """A step that does next to nothing."""
 
-    @asset(name=f"probe_{index}", key_prefix=job, deps=after, retry_policy=RETRY)
+    @asset(name=f"probe_{index}", key_prefix=job, deps=after)
     def probe(run: Run) -> Facts:
         return run.step("probe", index=index)
 
@@ -207,13 +215,47 @@ def probes(job: str) -> list[AssetsDefinition]:
     return made
 
 
-def probe_jobs() -> list[str]:
-    """The jobs of probes that this deployment has; in the pods of a run only its own."""
-    if job := os.environ.get(RUN_JOB):
-        return [job] if job.partition("_")[0] in ("chain", "fanout") else []
-    path = os.environ.get(PROBES_FILE)
-    jobs: list[str] = json.loads(Path(path).read_text(encoding="utf-8")) if path else []
-    return jobs
+def placed() -> Placed:
+    """What this deployment has beside its fixed jobs; in the pods of a run that run's job alone."""
+    if name := os.environ.get(RUN_JOB):
+        return {"jobs": [] if name in FIXED_JOBS else [name], "triggers": []}
+    path = os.environ.get(PLACED_FILE)
+    found: Placed = json.loads(Path(path).read_text(encoding="utf-8")) if path else NOTHING
+    return found
+
+
+def due(trigger: Trigger) -> ScheduleDefinition:
+    """Starts one run at its minute."""
+
+    @schedule(
+        name=trigger_name(trigger["run_id"]),
+        job_name=trigger["job"],
+        cron_schedule=trigger["cron"],
+        execution_timezone="UTC",
+    )
+    def due() -> RunRequest:
+        config = run_config(trigger["run_id"], trigger["parameters"], trigger["execution"])
+        return RunRequest(run_key=trigger["run_id"], run_config=config, tags=trigger["tags"])
+
+    return due
+
+
+def delivered(trigger: Trigger) -> AssetSensorDefinition:
+    """Starts one run when its data arrive: the event says which run, and with which parameters."""
+
+    @asset_sensor(
+        name=trigger_name(trigger["run_id"]),
+        job_name=trigger["job"],
+        asset_key=AssetKey(delivery(trigger["run_id"])),
+    )
+    def delivered(context: SensorEvaluationContext, event: EventLogEntry) -> RunRequest:
+        arrived = event.asset_materialization
+        assert arrived is not None  # an asset sensor's event is one
+        run_id, parameters = (arrived.metadata[name].value for name in ("run_id", "parameters"))
+        config = run_config(run_id, parameters, trigger["execution"])
+        return RunRequest(run_key=run_id, run_config=config, tags=trigger["tags"])
+
+    return delivered
 
 
 def executor() -> ExecutorDefinition | None:
@@ -228,16 +270,33 @@ def executor() -> ExecutorDefinition | None:
 RECOMMENDER = [ratings, split, model, evaluation, registered_model, promotion, drift_report]
 CANDIDATES = [made for index in range(len(SWEEP)) for made in candidate(index)]
 FINALE = [best_candidate, registered_candidate]
-PROBES = {job: probes(job) for job in probe_jobs()}
+PLACED = placed()
+PROBES = {name: probes(name) for name in map(plain, PLACED["jobs"]) if name not in FIXED_JOBS}
+SCHEDULED = [trigger for trigger in PLACED["triggers"] if trigger["cron"]]
+LISTENING = [trigger for trigger in PLACED["triggers"] if not trigger["cron"]]
+ASSETS = {"recommender": RECOMMENDER, "sweep": [ratings, *CANDIDATES, *FINALE], **PROBES}
+
+
+def retries(job: str) -> RetryPolicy | None:
+    """Ours, unless the job is to be as Dagster ships it."""
+    return RETRY if job == plain(job) else None
+
 
 run = Run.configure_at_launch()
 defs = Definitions(
-    assets=[*RECOMMENDER, *CANDIDATES, *FINALE, *(made for group in PROBES.values() for made in group)],
-    jobs=[
-        define_asset_job(job_name("pipeline", len(PIPELINE)), AssetSelection.assets(*RECOMMENDER)),
-        define_asset_job(job_name("sweep", 0), AssetSelection.assets(ratings, *CANDIDATES, *FINALE)),
-        *(define_asset_job(job, AssetSelection.assets(*group)) for job, group in PROBES.items()),
+    assets=[
+        *RECOMMENDER,
+        *CANDIDATES,
+        *FINALE,
+        *(made for group in PROBES.values() for made in group),
+        *(AssetSpec(delivery(trigger["run_id"])) for trigger in LISTENING),
     ],
+    jobs=[
+        define_asset_job(name, AssetSelection.assets(*ASSETS[plain(name)]), op_retry_policy=retries(name))
+        for name in (*FIXED_JOBS, *PLACED["jobs"])
+    ],
+    schedules=[due(trigger) for trigger in SCHEDULED],
+    sensors=[delivered(trigger) for trigger in LISTENING],
     resources={"run": run, "io_manager": RunFolder(run=run)},
     executor=executor(),
 )

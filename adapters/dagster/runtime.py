@@ -5,6 +5,7 @@ from typing import Protocol
 
 from adapters.base import Runtime
 from adapters.dagster.api import Answer, Api, why
+from adapters.dagster.placed import Placed
 
 DEFINITIONS = "adapters.dagster.pipeline"
 DATABASE = "dagster"
@@ -32,11 +33,11 @@ class Site(Runtime, Protocol):
     def deployed(self) -> bool:
         """Whether anything is installed here."""
 
-    def probes(self) -> set[str]:
-        """The jobs of probes that the code location is told to have."""
+    def placed(self) -> Placed:
+        """What the code location is told to have beside its fixed jobs."""
 
-    def place_probes(self, jobs: set[str]) -> None:
-        """Tell it to have these; a reload of the code location finds them, at once or soon."""
+    def place(self, wanted: Placed) -> None:
+        """Tell it to have this; a reload of the code location finds it, at once or soon."""
 
     def execution(self, configuration: str, run_id: str) -> Answer:
         """The executor's part of a run's configuration."""

@@ -2,12 +2,15 @@
 
 from typing import ClassVar
 
+from adapters.base import Gap
 from adapters.installation import Installation
 from tests.conformance.suite import Bench, KindConformance
+from tests.conformance.test_dagster_local import NO_APPROVAL
 
 
 class TestDagsterOnKind(KindConformance):
     adapter: ClassVar[str] = "dagster"
+    gaps: ClassVar[tuple[Gap, ...]] = (NO_APPROVAL,)
 
     def leftovers(self, bench: Bench) -> list[str]:
         kube = bench.scene.where.kube

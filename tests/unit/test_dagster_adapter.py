@@ -2,13 +2,25 @@
 
 from typing import Any
 
+import pytest
+
 from adapters import podspec
-from adapters.base import Target
+from adapters.base import RunRequest, Target, Unsupported
 from adapters.dagster import cluster
 from adapters.dagster.adapter import DagsterAdapter
 from adapters.dagster.api import why
 from adapters.dagster.local import CONFIGURATIONS, EXECUTION
-from adapters.dagster.names import STEPS, job_name, member_of
+from adapters.dagster.names import STEPS, job_name, member_of, plain
+from adapters.dagster.placed import (
+    NOTHING,
+    Placed,
+    Trigger,
+    cron_of,
+    names_in,
+    needed,
+    run_config,
+    trigger_name,
+)
 from adapters.dagster.records import first_failure, processes_of, timeline_of
 from adapters.dagster.runtime import wrong_with
 from adapters.workloads import SWEEP, Member, phases
@@ -109,6 +121,46 @@ def test_a_length_has_a_job_of_its_own() -> None:
         "chain_40",
         "fanout_40",
     ]
+
+
+def test_as_shipped_is_another_job_of_the_same_assets() -> None:
+    assert job_name("chain", 2, as_shipped=True) == "chain_2_as_shipped"
+    for workload in ("pipeline", "sweep", "chain"):
+        assert plain(job_name(workload, 2, as_shipped=True)) == job_name(workload, 2)
+
+
+def trigger(run_id: str, job: str = "chain_1", cron: str = "") -> Trigger:
+    return {"run_id": run_id, "job": job, "cron": cron, "parameters": {}, "execution": {}, "tags": {}}
+
+
+def test_the_code_location_has_what_runs_need_and_no_more() -> None:
+    known: Placed = {"jobs": ["chain_1", "chain_40", "fanout_9"], "triggers": []}
+    wanted = needed(known, {"chain_40", "sweep"}, {"recommender"}, [])
+    assert wanted == {"jobs": ["chain_40"], "triggers": []}
+    waits = trigger("r-1")
+    assert needed(NOTHING, set(), set(), [waits]) == {"jobs": ["chain_1"], "triggers": [waits]}
+    assert needed(NOTHING, set(), {"sweep"}, [trigger("r-2", "recommender")])["jobs"] == []
+
+
+def test_names_are_ones_that_dagster_takes() -> None:
+    assert trigger_name("conf-1a.b-60") == "conf_1a_b_60"
+    assert names_in({"jobs": ["chain_1"], "triggers": [trigger("r-1")]}) == {"chain_1", "r_1"}
+
+
+def test_a_schedule_is_of_one_minute_in_utc() -> None:
+    assert cron_of(1_700_000_040) == "14 22 14 11 *"
+
+
+def test_a_run_has_its_id_and_parameters_as_text() -> None:
+    config = run_config("r1", {"fibo": 12}, {"in_process": {}})
+    assert config["resources"]["run"]["config"] == {"run_id": "r1", "parameters": {"fibo": "12"}}
+    assert config["execution"] == {"config": {"in_process": {}}}
+
+
+def test_a_run_that_is_to_wait_for_a_person_is_refused() -> None:
+    request = RunRequest(run_id="r1", workload="pipeline", configuration="default", approval=True)
+    with pytest.raises(Unsupported):
+        DagsterAdapter().driver(Target.LOCAL).prepare(request)
 
 
 def health(beat: float, loaded: dict[str, Any]) -> dict[str, Any]:
