@@ -10,6 +10,7 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from adapters.argo import pipeline
+from adapters.argo.events import Events
 from adapters.base import (
     Attempt,
     BenchError,
@@ -61,6 +62,7 @@ class ArgoRuntime:
     def __init__(self, where: ClusterTarget) -> None:
         self.where = where
         self.kube = where.kube
+        self.events = Events(where)
 
     def _manifests(self, configuration: str) -> tuple[list[Document], list[Document], list[Document]]:
         values = {
@@ -95,7 +97,8 @@ class ArgoRuntime:
         self.scale(True)
 
     def undeploy(self) -> None:
-        """Remove runs, templates, the controller, its rights and its resource types."""
+        """Remove what starts runs, runs, templates, the controller, its rights and its resource types."""
+        self.events.remove()
         crds, controller, definitions = self._manifests("default")
         if self._installed():
             with explained("removing runs"):
@@ -137,7 +140,9 @@ class ArgoRuntime:
                     break
 
     def scale(self, on: bool) -> None:
-        """Start or stop the controller."""
+        """Start or stop the controller; with it stops what waits for data events."""
+        if not on:
+            self.events.stop()
         body = {"spec": {"replicas": 1 if on else 0}}
         with explained("scaling the workflow controller"):
             self.kube.apps.patch_namespaced_deployment_scale("workflow-controller", OWN_NAMESPACE, body)
@@ -202,6 +207,7 @@ class ArgoDriver:
     def __init__(self, where: ClusterTarget) -> None:
         self.where = where
         self.kube: Kube = where.kube
+        self.events = Events(where)
 
     def prepare(self, request: RunRequest) -> None:
         """Make sure the template that `request` refers to is there (a chain's length is part of its template)."""
@@ -272,6 +278,21 @@ class ArgoDriver:
         self._appears(request.run_id, due + deadline_seconds - time.time())
         return _handle(request.run_id, due * 10**9, due * 10**9)
 
+    def listen(self, request: RunRequest) -> None:
+        """Have Argo Events start the run when its event comes; installs and starts what that takes.
+
+        Raises `Unsupported` where it cannot be had.
+        """
+        document = self.workflow(request)
+        self.prepare(request)
+        self.events.listen(document)
+
+    def publish(self, request: RunRequest, deadline_seconds: float) -> RunHandle:
+        """Send the event to the webhook, and wait for the Workflow that comes of it."""
+        submit_ns, accepted_ns = self.events.publish(self.workflow(request))
+        self._appears(request.run_id, deadline_seconds - (accepted_ns - submit_ns) / 1e9)
+        return _handle(request.run_id, submit_ns, accepted_ns)
+
     def _appears(self, run_id: str, seconds: float) -> None:
         """Wait until the Workflow of that name is there. Raises `BenchError` where it is not within `seconds`."""
         listing = self.kube.custom.list_namespaced_custom_object
@@ -331,8 +352,9 @@ class ArgoDriver:
     def cancel(self, run_id: str) -> bool:
         """Delete what would start the run, then its Workflow with its pods; returns when all are gone."""
         with explained(f"removing {run_id}"):
-            schedules = [self._deleted("cronworkflows", name) for name in self._schedules(run_id)]
-            return any((*schedules, self._deleted("workflows", run_id)))
+            starters = [self._deleted("cronworkflows", name) for name in self._schedules(run_id)]
+            starters.append(self.events.forget(run_id))
+            return any((*starters, self._deleted("workflows", run_id)))
 
     def _schedules(self, run_id: str) -> list[str]:
         """The names of the CronWorkflows that were made for a run."""

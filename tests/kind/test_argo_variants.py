@@ -1,12 +1,14 @@
-"""What Argo offers beside the measured path: the shared volume, the cluster-wide template, the nightly run."""
+"""What Argo offers beside the measured path: the shared volume, the shared template, the nightly run, the token."""
 
 import os
 import time
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from adapters.argo.adapter import GROUP, VERSION, ArgoDriver, ArgoRuntime
+from adapters.argo.events import EVENT, event_of
 from adapters.base import RunHandle, RunRequest, Status, Target
 from adapters.podspec import RUN_LABEL
 from adapters.targets import PIPELINE_NAMESPACE
@@ -103,3 +105,22 @@ def test_the_schedule_and_the_shared_definition_are_there(argo: Bench) -> None:
 def test_metrics_are_readable(argo: Bench) -> None:
     assert isinstance(argo.runtime, ArgoRuntime)
     assert "argo_workflows" in argo.runtime.metrics()
+
+
+def test_an_event_without_the_token_is_refused(
+    argo: Bench, driver: ArgoDriver, pytestconfig: pytest.Config
+) -> None:
+    if not pytestconfig.getoption("--whole-conformance"):
+        pytest.skip("the images of Argo Events are compiled at the first event: --whole-conformance")
+    request = argo.request("chain", steps=1, fibo=13)
+    driver.listen(request)
+    event = event_of(driver.workflow(request))
+    for headers in ({}, {"Authorization": "Bearer somebody"}):
+        answer = httpx.post(f"{driver.events.url}/{EVENT}", json=event, headers=headers)
+        assert answer.status_code == 401, answer.text
+    handle = driver.publish(request, 60)
+    ran = argo.finish(handle)
+    assert ran.outcome.status is Status.SUCCEEDED, ran.outcome.reason
+    (start,) = ran.events("start")
+    assert start["wall_ns"] >= handle.submit_ns
+    assert driver.cancel(request.run_id)
