@@ -115,6 +115,7 @@ class Events:
 
     def _open(self) -> None:
         """Have it installed and running."""
+        self.installation.exists()  # or somebody else's: before anything is made
         self._have_images()
         self.kube.apply(render(PACKAGE, "events-crds.yaml"))
         self.installation.open()
@@ -281,7 +282,6 @@ def sensor(workflow: Document) -> Document:
                 "serviceAccountName": "trigger",
                 "securityContext": POD_SECURITY,
                 "container": {
-                    "imagePullPolicy": "IfNotPresent",
                     "resources": RESOURCES,
                     "securityContext": CONTAINER_SECURITY,
                 },

@@ -56,7 +56,6 @@ def test_every_pod_is_restricted_with_a_read_only_root() -> None:
     for pod in pods():
         assert is_restricted(pod), pod
         assert has_read_only_root(pod), pod
-        assert pod["spec"]["containers"][0]["imagePullPolicy"] == "IfNotPresent"
 
 
 def test_all_of_it_is_in_its_own_namespace_and_none_of_its_rights_are_cluster_wide() -> None:
