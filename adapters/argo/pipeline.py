@@ -332,7 +332,7 @@ def pipeline(
         # (it is one more pod); the nightly ones have it.
         _step(image, "outcome", settings=(), known={"status": "{{workflow.status}}"}, volume=volume)
         if approve:
-            Suspend(name="approve", duration="86400s")
+            Suspend(name="approve")  # without a duration: after one, Argo would go on by itself
         trained = {
             "model_uri": _output("train", "model_uri"),
             "model_sha256": _output("train", "model_sha256"),

@@ -2,6 +2,7 @@
 
 import ssl
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -11,15 +12,17 @@ from adapters.argo.events import (
     NAMESPACE,
     PACKAGE,
     RESOURCES,
+    Events,
     certificate,
     consumer_of,
     consumers,
     event_of,
     sensor,
 )
-from adapters.base import RunRequest
-from adapters.installation import render
+from adapters.base import RunRequest, Target, Unsupported
+from adapters.installation import Installation, render
 from adapters.podspec import CONTAINER_SECURITY, POD_SECURITY, has_read_only_root, is_restricted
+from adapters.targets import ClusterTarget
 
 VALUES = {
     "argo_events": "bench.local/argo-events@sha256:0",
@@ -133,3 +136,11 @@ def shake(client: ssl.SSLContext, server: ssl.SSLContext, host: str) -> None:
                 side.do_handshake()
             except ssl.SSLWantReadError:
                 continue
+
+
+def test_where_no_image_can_be_had_it_says_so_and_makes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Installation, "exists", lambda self: False)
+    kube = SimpleNamespace()  # anything asked of it is an AttributeError
+    events = Events(ClusterTarget(Target.K8S, kube, {}, {}))  # type: ignore[arg-type]
+    with pytest.raises(Unsupported, match="no images of Argo Events"):
+        events.listen(workflow())
