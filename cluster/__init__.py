@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cluster.errors import ClusterError
 from cluster.installations import Installed, installed
-from cluster.lifecycle import Status, down, ensure_images, info, load, status, up
+from cluster.lifecycle import Status, down, ensure_event_images, ensure_images, info, load, status, up
 from cluster.stages import Progress, Report
 from cluster.state import ClusterInfo
 from cluster.vendor import MissingImages, VendorImage, vendor_images
@@ -19,6 +19,7 @@ __all__ = [
     "Status",
     "VendorImage",
     "down",
+    "ensure_event_images",
     "ensure_images",
     "info",
     "installed",

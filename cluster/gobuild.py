@@ -76,6 +76,12 @@ ARGO = Family(
         {"workflow/executor/osspecific/signal_linux.go": "signal_darwin.go"},
     ),
 )
+ARGO_EVENTS = Family(
+    "argo-events",
+    {"argo-events": "github.com/argoproj/argo-events/cmd"},
+    {"github.com/argoproj/argo-events.version": pins.ARGO_EVENTS},
+)
+NATS = Family("nats", {"nats-server": "github.com/nats-io/nats-server/v2"})
 VERSITYGW = Family("versitygw", {"versitygw": "github.com/versity/versitygw/cmd/versitygw"})
 
 

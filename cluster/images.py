@@ -291,6 +291,24 @@ def argo(stages: Stages, docker: Docker, debian: str, programs: Path) -> dict[st
     return tags
 
 
+def events(stages: Stages, docker: Docker, debian: str, argo_events: Path, nats: Path) -> dict[str, str]:
+    """Argo Events, one program for all of its parts, and the server of its bus."""
+    programs = {"argo_events": argo_events / "argo-events", "nats": nats / "nats-server"}
+    return {
+        key: image_stage(
+            stages,
+            docker,
+            key.replace("_", "-"),
+            repository=pins.REPOSITORIES[key],
+            dockerfile=DOCKER / "events" / "Dockerfile",
+            files={program.name: program},
+            arguments={"BASE": debian},
+            target=program.name,
+        )
+        for key, program in programs.items()
+    }
+
+
 def control_plane(
     stages: Stages, docker: Docker, debian: str, program: Callable[[str], Path]
 ) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -63,6 +63,34 @@ def ensure_images(orchestrators: Iterable[str], report: Report = silent) -> Clus
     Quick when nothing changed. Raises ClusterError for an unknown name, and where no cluster is up.
     """
     wanted = known_orchestrators(orchestrators)
+
+    def make(stages: Stages, docker: Docker, origin: Origin) -> dict[str, str]:
+        return images.apps(stages, docker, _python(stages, docker, origin), wanted)
+
+    return _with_images(make, report)
+
+
+def ensure_event_images(report: Report = silent) -> ClusterInfo:
+    """The running cluster with Argo Events' images on it: pulled or compiled (minutes), and loaded, where they are not.
+
+    Raises ClusterError where no cluster is up.
+    """
+
+    def make(stages: Stages, docker: Docker, origin: Origin) -> dict[str, str]:
+        if origin == "pull":
+            return {
+                key: images.pulled(stages, docker, key.replace("_", "-"), reference)
+                for key, reference in pins.EVENT_IMAGES.items()
+            }
+        go = _go(stages)
+        programs = [gobuild.build(stages, go, family) for family in (gobuild.ARGO_EVENTS, gobuild.NATS)]
+        return images.events(stages, docker, images.debian_base(stages, docker), *programs)
+
+    return _with_images(make, report)
+
+
+def _with_images(make: Callable[[Stages, Docker, Origin], dict[str, str]], report: Report) -> ClusterInfo:
+    """The running cluster with the images that `make` gives the tags of."""
     where = paths()
     info()
     with exclusive(where, "up", LOCK_PATIENCE):
@@ -72,8 +100,7 @@ def ensure_images(orchestrators: Iterable[str], report: Report = silent) -> Clus
         node = kind_cluster.require_node(docker)
         stages = Stages(where, report)
         try:
-            python = _python(stages, docker, known.origin)
-            tags = images.apps(stages, docker, python, wanted)
+            tags = make(stages, docker, known.origin)
             found = replace(known, images=known.images | _load(stages, docker, tags, known.origin, node))
         finally:
             stages.stop()
@@ -136,12 +163,13 @@ def _load(stages: Stages, docker: Docker, tags: dict[str, str], origin: Origin, 
 
 
 def _loaded_before(docker: Docker, where: Paths) -> dict[str, str]:
-    """The orchestrators' images of earlier runs that the node still has."""
+    """The images had on demand by earlier runs that the node still has."""
     try:
         before = ClusterInfo.from_json(where.info.read_text()).images
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    found = {key: before[key] for key in pins.ORCHESTRATORS if key in before}
+    on_demand = (*pins.ORCHESTRATORS, *pins.EVENT_IMAGES)
+    found = {key: before[key] for key in on_demand if key in before}
     return {key: reference for key, reference in found.items() if kind_cluster.in_node(docker, reference)}
 
 
@@ -155,8 +183,9 @@ def _stamped_tags(where: Paths) -> set[str]:
 
 def _repository(origin: Origin, key: str) -> str:
     """The name an image has in the node: ours where we built it, the public one where we pulled it."""
-    if origin == "pull" and key in pins.PUBLIC_IMAGES:
-        return pins.PUBLIC_IMAGES[key].rsplit(":", 1)[0]
+    public = pins.PUBLIC_IMAGES | pins.EVENT_IMAGES
+    if origin == "pull" and key in public:
+        return public[key].rsplit(":", 1)[0]
     return pins.REPOSITORIES[key]
 
 

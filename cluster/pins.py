@@ -14,6 +14,9 @@ ETCD = "v3.6.5"
 COREDNS = "v1.12.1"
 PAUSE = "3.10.1"
 ARGO = "v3.7.3"
+ARGO_EVENTS = "v1.9.6"
+NATS = "v2.10.10"
+"""What the controller of that Argo Events names as its newest."""
 VERSITYGW = "v1.8.0"
 UV = "0.13.9"
 GO_MINIMUM = (1, 25)
@@ -43,6 +46,12 @@ PUBLIC_IMAGES = {
     "argo_executor": f"quay.io/argoproj/argoexec:{ARGO}",
 }
 
+EVENT_IMAGES = {
+    "argo_events": f"quay.io/argoproj/argo-events:{ARGO_EVENTS}",
+    "nats": f"docker.io/library/nats:{NATS.removeprefix('v')}",
+}
+"""Public images of Argo Events and its bus, had on demand only: `ensure_event_images`."""
+
 ORCHESTRATORS = ("airflow", "prefect", "dagster", "kfp")
 """Orchestrators with an image of their own, made on demand: `up --with`, `ensure_images`."""
 EXTRAS = {"step": "", "mlflow": "mlflow-server"} | {name: name for name in ORCHESTRATORS}
@@ -58,4 +67,6 @@ REPOSITORIES = {
     "s3": "bench.local/s3",
     "argo_controller": "bench.local/argo-workflow-controller",
     "argo_executor": "bench.local/argoexec",
+    "argo_events": "bench.local/argo-events",
+    "nats": "bench.local/nats",
 } | {name: f"bench.local/{name}" for name in ORCHESTRATORS}

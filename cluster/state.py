@@ -35,7 +35,7 @@ class ClusterInfo:
     """True where the host withholds CAP_SYS_RESOURCE and containers start through cluster/ociwrap."""
     images: dict[str, str]
     """Image references by digest: step, argo_controller, argo_executor, postgres, mlflow, s3; and airflow, prefect,
-    dagster, kfp where they were asked for."""
+    dagster, kfp, argo_events, nats where they were asked for."""
 
     def to_json(self) -> str:
         """One JSON object; reads back with `from_json`."""

@@ -10,6 +10,7 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from adapters.argo import pipeline
+from adapters.argo.events import Events
 from adapters.base import (
     Attempt,
     BenchError,
@@ -48,8 +49,11 @@ CONFIGURATIONS = (
 REQUEUE = {"default": None, "tuned": "1s"}
 OWN_NAMESPACE = "argo"
 LEASE = "workflow-controller"
+SOONEST_SECONDS = 5
+"""A schedule must reach the controller's watch before it is due."""
 TERMINAL = {"Succeeded": Status.SUCCEEDED, "Failed": Status.FAILED, "Error": Status.FAILED}
-TEMPLATE_OF = {"fanout": "fanout", "sweep": "sweep"}
+MADE_FOR_RUNS = ("cronworkflows", "workflows", "workflowtemplates")
+"""What runs leave in the pipeline's namespace; schedules first, so that none starts another run."""
 
 
 class ArgoRuntime:
@@ -58,6 +62,7 @@ class ArgoRuntime:
     def __init__(self, where: ClusterTarget) -> None:
         self.where = where
         self.kube = where.kube
+        self.events = Events(where)
 
     def _manifests(self, configuration: str) -> tuple[list[Document], list[Document], list[Document]]:
         values = {
@@ -92,13 +97,15 @@ class ArgoRuntime:
         self.scale(True)
 
     def undeploy(self) -> None:
-        """Remove runs, templates, the controller, its rights and its resource types."""
+        """Remove what starts runs, runs, templates, the controller, its rights and its resource types."""
+        self.events.remove()
         crds, controller, definitions = self._manifests("default")
         if self._installed():
             with explained("removing runs"):
-                self.kube.custom.delete_collection_namespaced_custom_object(
-                    **WORKFLOWS, label_selector=OUR_RUNS
-                )
+                for plural in MADE_FOR_RUNS:
+                    self.kube.custom.delete_collection_namespaced_custom_object(
+                        **{**WORKFLOWS, "plural": plural}, label_selector=OUR_RUNS
+                    )
                 self._runs_gone()
         self.kube.remove(definitions)
         self.kube.remove(controller)
@@ -133,7 +140,9 @@ class ArgoRuntime:
                     break
 
     def scale(self, on: bool) -> None:
-        """Start or stop the controller."""
+        """Start or stop the controller; with it stops what waits for data events."""
+        if not on:
+            self.events.stop()
         body = {"spec": {"replicas": 1 if on else 0}}
         with explained("scaling the workflow controller"):
             self.kube.apps.patch_namespaced_deployment_scale("workflow-controller", OWN_NAMESPACE, body)
@@ -198,26 +207,15 @@ class ArgoDriver:
     def __init__(self, where: ClusterTarget) -> None:
         self.where = where
         self.kube: Kube = where.kube
+        self.events = Events(where)
 
     def prepare(self, request: RunRequest) -> None:
         """Make sure the template that `request` refers to is there (a chain's length is part of its template)."""
-        if request.workload == "chain":
-            template = pipeline.chain(self.where.image("step"), request.steps)
-            self.kube.apply([pipeline.plain(template)])
+        if pipeline.template_name(request) not in pipeline.KEPT:
+            self.kube.apply([pipeline.plain(pipeline.definition(self.where.image("step"), request))])
 
     def workflow(self, request: RunRequest) -> Document:
         """The object that `submit` creates."""
-        match request.workload:
-            case "pipeline" if request.variant == "volume":
-                template = "recommender-pipeline-volume"
-            case "pipeline" if request.variant == "approve":
-                template = "recommender-pipeline-approve"
-            case "pipeline":
-                template = "recommender-pipeline"
-            case "chain":
-                template = f"chain-{request.steps}"
-            case other:
-                template = TEMPLATE_OF[other]
         values = {name.replace("_", "-"): str(value) for name, value in request.parameters.items()}
         if request.workload == "fanout":
             values["width"] = str(request.steps)
@@ -236,7 +234,7 @@ class ArgoDriver:
                 name=request.run_id, namespace=PIPELINE_NAMESPACE, labels={RUN_LABEL: request.run_id}
             ),
             spec=m.WorkflowSpec(
-                workflow_template_ref=m.WorkflowTemplateRef(name=template),
+                workflow_template_ref=m.WorkflowTemplateRef(name=pipeline.template_name(request)),
                 arguments=m.Arguments(
                     parameters=[m.Parameter(name=name, value=value) for name, value in values.items()]
                 ),
@@ -258,12 +256,57 @@ class ArgoDriver:
             except ApiException as error:
                 if error.status != 409:
                     raise
-            return RunHandle(
-                run_id=request.run_id,
-                native_id=f"{PIPELINE_NAMESPACE}/{request.run_id}",
-                submit_ns=submit_ns,
-                accepted_ns=time.time_ns(),
+            return _handle(request.run_id, submit_ns, time.time_ns())
+
+    def schedule(self, request: RunRequest) -> None:
+        """Make the CronWorkflow that starts the run; the controller, which watches them, has its next time at once.
+
+        Raises `BenchError` where the run is due already or within seconds.
+        """
+        document = once(self.workflow(request), request.due)
+        self.prepare(request)
+        if (request.due or 0) - time.time() < SOONEST_SECONDS:
+            raise BenchError(
+                f"{request.run_id} is due too soon to be scheduled",
+                f"a time that is at least {SOONEST_SECONDS} s away",
             )
+        self.kube.apply([document])
+
+    def scheduled(self, request: RunRequest, deadline_seconds: float) -> RunHandle:
+        """Wait for the Workflow that the CronWorkflow makes. Raises `BenchError` where none comes in time."""
+        due = request.due or 0
+        self._appears(request.run_id, due + deadline_seconds - time.time())
+        return _handle(request.run_id, due * 10**9, due * 10**9)
+
+    def listen(self, request: RunRequest) -> None:
+        """Have Argo Events start the run when its event comes; installs and starts what that takes.
+
+        Raises `Unsupported` where it cannot be had.
+        """
+        document = self.workflow(request)
+        self.prepare(request)
+        self.events.listen(document)
+
+    def publish(self, request: RunRequest, deadline_seconds: float) -> RunHandle:
+        """Send the event to the webhook, and wait for the Workflow that comes of it."""
+        submit_ns, accepted_ns = self.events.publish(self.workflow(request))
+        self._appears(request.run_id, deadline_seconds - (accepted_ns - submit_ns) / 1e9)
+        return _handle(request.run_id, submit_ns, accepted_ns)
+
+    def _appears(self, run_id: str, seconds: float) -> None:
+        """Wait until the Workflow of that name is there. Raises `BenchError` where it is not within `seconds`."""
+        listing = self.kube.custom.list_namespaced_custom_object
+        this = {**WORKFLOWS, "field_selector": f"metadata.name={run_id}"}
+        end = time.monotonic() + seconds
+        with explained(f"waiting for {run_id}"):
+            while (left := end - time.monotonic()) > 0:
+                listed = self.kube.listed(listing, **this)
+                if listed["items"]:
+                    return
+                version = listed["metadata"]["resourceVersion"]
+                if any(True for _ in self.kube.events(listing, version, int(left) + 1, **this)):
+                    return
+        raise BenchError(f"nothing has started {run_id}", "bench cluster status")
 
     def wait(self, handle: RunHandle, deadline_seconds: float) -> RunOutcome:
         """Watch the Workflow until its phase is terminal or the deadline has passed."""
@@ -307,40 +350,59 @@ class ArgoDriver:
         )
 
     def cancel(self, run_id: str) -> bool:
-        """Delete the Workflow and, with it, its pods; returns when both are gone."""
+        """Delete what would start the run, then its Workflow with its pods; returns when all are gone."""
         with explained(f"removing {run_id}"):
-            try:
-                self.kube.custom.delete_namespaced_custom_object(
-                    GROUP,
-                    VERSION,
-                    PIPELINE_NAMESPACE,
-                    "workflows",
-                    run_id,
-                    propagation_policy="Foreground",
-                )
-            except ApiException as error:
-                if error.status == 404:
-                    return False
-                raise
-            try:
-                for _ in self.kube.follow(
-                    self.kube.custom.list_namespaced_custom_object, run_id, 120, **WORKFLOWS
-                ):
-                    continue
-            except Gone:
-                return True
-        raise BenchError(f"{run_id} did not go away within 120 s", "bench cluster status")
+            starters = [self._deleted("cronworkflows", name) for name in self._schedules(run_id)]
+            starters.append(self.events.forget(run_id))
+            return any((*starters, self._deleted("workflows", run_id)))
+
+    def _schedules(self, run_id: str) -> list[str]:
+        """The names of the CronWorkflows that were made for a run."""
+        where = {**WORKFLOWS, "plural": "cronworkflows", "label_selector": f"{RUN_LABEL}={run_id}"}
+        try:
+            found = self.kube.listed(self.kube.custom.list_namespaced_custom_object, **where)["items"]
+        except ApiException as error:
+            if error.status == 404:  # Argo is not installed
+                return []
+            raise
+        return [each["metadata"]["name"] for each in found]
+
+    def _deleted(self, plural: str, name: str) -> bool:
+        """Whether the object was there; returns when it is gone, and what it owns."""
+        where = {**WORKFLOWS, "plural": plural}
+        try:
+            self.kube.custom.delete_namespaced_custom_object(
+                **where, name=name, propagation_policy="Foreground"
+            )
+        except ApiException as error:
+            if error.status == 404:
+                return False
+            raise
+        try:
+            for _ in self.kube.follow(self.kube.custom.list_namespaced_custom_object, name, 120, **where):
+                continue
+        except Gone:
+            return True
+        raise BenchError(f"{name} did not go away within 120 s", "bench cluster status")
+
+    def waits(self, handle: RunHandle, deadline_seconds: float) -> bool:
+        """Watch the Workflow until its suspend node runs; False where it ends before, or does not get there."""
+        listing = self.kube.custom.list_namespaced_custom_object
+        try:
+            with explained(f"watching {handle.run_id}"):
+                for _, found in self.kube.follow(listing, handle.run_id, deadline_seconds, **WORKFLOWS):
+                    if suspended(found):
+                        return True
+                    if found.get("status", {}).get("phase") in TERMINAL:
+                        return False
+        except Gone:
+            pass
+        return False
 
     def approve(self, run_id: str) -> None:
         """Let a suspended run go on: marks its suspend node as succeeded, as `argo resume` does."""
         with explained(f"approving {run_id}"):
-            found = self._get(run_id)
-            nodes = found.get("status", {}).get("nodes", {})
-            waiting = {
-                key: node
-                for key, node in nodes.items()
-                if node["type"] == "Suspend" and node.get("phase") == "Running"
-            }
+            waiting = suspended(self._get(run_id))
             if not waiting:
                 raise BenchError(f"{run_id} does not wait for approval", "bench cluster status")
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
@@ -364,6 +426,45 @@ class ArgoDriver:
     def logs(self, handle: RunHandle, step: str) -> str:
         """What the step's pods printed, as long as the pods exist (no log archive is configured)."""
         return self.where.logs(handle.run_id, step)
+
+
+def _handle(run_id: str, submit_ns: int, accepted_ns: int) -> RunHandle:
+    native_id = f"{PIPELINE_NAMESPACE}/{run_id}"
+    return RunHandle(run_id=run_id, native_id=native_id, submit_ns=submit_ns, accepted_ns=accepted_ns)
+
+
+def once(workflow: Document, due: int | None) -> Document:
+    """A CronWorkflow that makes this Workflow once, at `due`, and nothing before the same minute of the next year.
+
+    The controller names what it makes by the CronWorkflow and the time. Raises `BenchError` where that is not the name.
+    """
+    name, _, suffix = workflow["metadata"]["name"].rpartition("-")
+    if not due or due % 60 or suffix != str(due):
+        raise BenchError(
+            f"{workflow['metadata']['name']} cannot be scheduled for {due}",
+            "a whole minute in seconds since the epoch, which the run id ends in",
+        )
+    at = time.gmtime(due)
+    labels = workflow["metadata"]["labels"]
+    return {
+        "apiVersion": workflow["apiVersion"],
+        "kind": "CronWorkflow",
+        "metadata": {**workflow["metadata"], "name": name},
+        "spec": {
+            "schedules": [f"{at.tm_min} {at.tm_hour} {at.tm_mday} {at.tm_mon} *"],
+            "timezone": "UTC",
+            "workflowMetadata": {"labels": labels},
+            "workflowSpec": workflow["spec"],
+        },
+    }
+
+
+def suspended(workflow: Document) -> list[str]:
+    """The ids of the nodes at which it waits for somebody."""
+    nodes: Mapping[str, Mapping[str, Any]] = workflow.get("status", {}).get("nodes") or {}
+    return [
+        key for key, node in nodes.items() if node["type"] == "Suspend" and node.get("phase") == "Running"
+    ]
 
 
 def timeline_of(run_id: str, status: Mapping[str, Any]) -> Timeline:

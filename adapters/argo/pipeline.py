@@ -27,6 +27,7 @@ from hera.workflows import (
 from hera.workflows import models as m
 
 from adapters import podspec
+from adapters.base import BenchError, RunRequest
 from adapters.targets import PIPELINE_NAMESPACE
 from adapters.workloads import SWEEP
 
@@ -64,6 +65,56 @@ DEFAULTS: Mapping[str, str] = {
 """Parameters of every template and what they are where a run does not say."""
 PIPELINE_PARAMETERS = tuple(name for name in DEFAULTS if name not in ("fibo", "sleep-seconds", "width"))
 PROBE_PARAMETERS = ("fibo", "sleep-seconds", "fault")
+
+KEPT = (
+    "recommender-pipeline",
+    "recommender-pipeline-volume",
+    "recommender-pipeline-approve",
+    "fanout",
+    "sweep",
+)
+"""The templates that are on the cluster from `deploy` on; others are made when a run needs them."""
+
+
+def template_name(request: RunRequest) -> str:
+    """The template that a run refers to. Raises `BenchError` for an approval where nothing is promoted."""
+    if request.approval and request.workload != "pipeline":
+        raise BenchError(f"{request.workload} promotes nothing to approve", "workload pipeline")
+    match request.workload:
+        case "pipeline":
+            name = "recommender-pipeline"
+        case "chain":
+            name = f"chain-{request.steps}"
+        case other:
+            name = other
+    if request.workload == "pipeline" and request.variant == "volume":
+        name += "-volume"
+    if request.approval:
+        name += "-approve"
+    if request.retries_as_shipped:
+        name += "-as-shipped"
+    return name
+
+
+def definition(image: str, request: RunRequest) -> Workflow:
+    """The template of `template_name(request)`."""
+    name = template_name(request)
+    match request.workload:
+        case "pipeline":
+            volume = request.variant == "volume"
+            template = pipeline(image, name=name, volume=volume, approve=request.approval)
+        case "chain":
+            template = chain(image, request.steps)
+        case "fanout":
+            template = fanout(image)
+        case _:
+            template = sweep(image)
+    template.name = name
+    if request.retries_as_shipped:
+        for each in template.templates:
+            if isinstance(each, Container):
+                each.retry_strategy = None
+    return template
 
 
 def _setting(name: str, value: str) -> list[str]:
@@ -278,10 +329,10 @@ def pipeline(
             volume=volume,
         )
         # Exit handler: says how the workflow ended, in the ledger. Runs that are measured leave it out
-        # (it is one more pod); scheduled and approved ones have it.
+        # (it is one more pod); the nightly ones have it.
         _step(image, "outcome", settings=(), known={"status": "{{workflow.status}}"}, volume=volume)
         if approve:
-            Suspend(name="approve", duration="86400s")
+            Suspend(name="approve")  # without a duration: after one, Argo would go on by itself
         trained = {
             "model_uri": _output("train", "model_uri"),
             "model_sha256": _output("train", "model_sha256"),
@@ -336,8 +387,6 @@ def pipeline(
                 files={"heldout": "preprocess"},
                 volume=v,
             )
-    if approve:
-        template.on_exit = "outcome"
     return template
 
 

@@ -1,12 +1,16 @@
-"""What Argo offers beside the measured path: approval, the shared volume, the cluster-wide template, the schedule."""
+"""What Argo offers beside the measured path: the shared volume, the shared template, the nightly run, the token."""
 
 import os
+import time
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
-from adapters.argo.adapter import GROUP, VERSION, WORKFLOWS, ArgoDriver, ArgoRuntime
+from adapters.argo.adapter import GROUP, VERSION, ArgoDriver, ArgoRuntime
+from adapters.argo.events import EVENT, event_of
 from adapters.base import RunHandle, RunRequest, Status, Target
+from adapters.podspec import RUN_LABEL
 from adapters.targets import PIPELINE_NAMESPACE
 from adapters.workloads import PIPELINE
 from tests.conformance.suite import Bench
@@ -27,22 +31,17 @@ def driver(argo: Bench) -> ArgoDriver:
     return argo.driver
 
 
-def submitted(driver: ArgoDriver, variant: str) -> RunHandle:
+@pytest.fixture
+def volume_run(driver: ArgoDriver) -> Iterator[RunHandle]:
     request = RunRequest(
         run_id=f"var-{os.urandom(4).hex()}",
         workload="pipeline",
         configuration="tuned",
-        variant=variant,
+        variant="volume",
         deadline_seconds=600,
     )
-    return driver.submit(request)
-
-
-@pytest.fixture
-def volume_run(driver: ArgoDriver) -> Iterator[RunHandle]:
-    handle = submitted(driver, "volume")
-    yield handle
-    driver.cancel(handle.run_id)
+    yield driver.submit(request)
+    driver.cancel(request.run_id)
 
 
 def test_the_shared_volume_gives_the_same_model(
@@ -59,29 +58,33 @@ def test_the_shared_volume_gives_the_same_model(
     assert served["sha256"] == train["data"]["outputs"]["model_sha256"]
 
 
-def test_promotion_waits_for_approval_and_the_outcome_is_recorded(argo: Bench, driver: ArgoDriver) -> None:
-    handle = submitted(driver, "approve")
-    kube = argo.scene.where.kube
+@pytest.fixture
+def nightly_run(argo: Bench) -> Iterator[RunHandle]:
+    """A run of the nightly definition at once, as `argo submit --from cronwf/recommender-nightly` makes it."""
+    custom = argo.scene.where.kube.custom
+    nightly = custom.get_namespaced_custom_object(
+        GROUP, VERSION, PIPELINE_NAMESPACE, "cronworkflows", "recommender-nightly"
+    )
+    name = f"var-{os.urandom(4).hex()}"
+    workflow = {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "Workflow",
+        "metadata": {"name": name, "labels": {RUN_LABEL: name}},
+        "spec": nightly["spec"]["workflowSpec"],
+    }
+    now = time.time_ns()
+    custom.create_namespaced_custom_object(GROUP, VERSION, PIPELINE_NAMESPACE, "workflows", workflow)
+    yield RunHandle(run_id=name, native_id=name, submit_ns=now, accepted_ns=now)
+    argo.driver.cancel(name)
 
-    def suspended() -> bool:
-        for _, found in kube.follow(
-            kube.custom.list_namespaced_custom_object, handle.run_id, 300, **WORKFLOWS
-        ):
-            nodes = found.get("status", {}).get("nodes") or {}
-            if any(n["type"] == "Suspend" and n.get("phase") == "Running" for n in nodes.values()):
-                return True
-        return False
 
-    assert suspended()
-    assert not [row for row in argo.scene.ledger(handle.run_id) if row["step"] == "promote"]
-    driver.approve(handle.run_id)
-    outcome = driver.wait(handle, 300)
+def test_the_outcome_of_a_nightly_run_is_recorded(argo: Bench, nightly_run: RunHandle) -> None:
+    outcome = argo.driver.wait(nightly_run, 300)
     assert outcome.status is Status.SUCCEEDED, outcome.reason
-    rows = argo.scene.ledger(handle.run_id)
+    rows = argo.scene.ledger(nightly_run.run_id)
     assert [row["step"] for row in rows if row["event"] == "finish"] == [*PIPELINE, "outcome"]
     (said,) = [row for row in rows if row["event"] == "effect" and row["step"] == "outcome"]
     assert said["data"]["status"] == "Succeeded"
-    driver.cancel(handle.run_id)
 
 
 def test_the_schedule_and_the_shared_definition_are_there(argo: Bench) -> None:
@@ -102,3 +105,22 @@ def test_the_schedule_and_the_shared_definition_are_there(argo: Bench) -> None:
 def test_metrics_are_readable(argo: Bench) -> None:
     assert isinstance(argo.runtime, ArgoRuntime)
     assert "argo_workflows" in argo.runtime.metrics()
+
+
+def test_an_event_without_the_token_is_refused(
+    argo: Bench, driver: ArgoDriver, pytestconfig: pytest.Config
+) -> None:
+    if not pytestconfig.getoption("--whole-conformance"):
+        pytest.skip("the images of Argo Events are compiled at the first event: --whole-conformance")
+    request = argo.request("chain", steps=1, fibo=13)
+    driver.listen(request)
+    event = event_of(driver.workflow(request))
+    for headers in ({}, {"Authorization": "Bearer somebody"}):
+        answer = httpx.post(f"{driver.events.url}/{EVENT}", json=event, headers=headers)
+        assert answer.status_code == 401, answer.text
+    handle = driver.publish(request, 60)
+    ran = argo.finish(handle)
+    assert ran.outcome.status is Status.SUCCEEDED, ran.outcome.reason
+    (start,) = ran.events("start")
+    assert start["wall_ns"] >= handle.submit_ns
+    assert driver.cancel(request.run_id)

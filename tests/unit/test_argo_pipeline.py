@@ -8,13 +8,18 @@ import pytest
 import yaml
 
 from adapters.argo import pipeline
-from adapters.argo.adapter import ArgoDriver, pod_name, timeline_of
+from adapters.argo.adapter import ArgoDriver, once, pod_name, suspended, timeline_of
 from adapters.base import BenchError, RunRequest
 from adapters.workloads import PIPELINE, SWEEP
 
 IMAGE = "bench.local/step@sha256:" + "0" * 64
 GOLDEN = Path(pipeline.__file__).parent / "golden"
-DOCUMENTS = [*pipeline.templates(IMAGE), pipeline.plain(pipeline.chain(IMAGE, 3))]
+CHAIN = RunRequest(run_id="r1", workload="chain", configuration="default", steps=3)
+AS_SHIPPED = CHAIN.model_copy(update={"retries_as_shipped": True})
+DOCUMENTS = [
+    *pipeline.templates(IMAGE),
+    *(pipeline.plain(pipeline.definition(IMAGE, request)) for request in (CHAIN, AS_SHIPPED)),
+]
 
 
 def _name(document: dict[str, Any]) -> str:
@@ -45,7 +50,7 @@ def _containers() -> list[tuple[str, dict[str, Any]]]:
 
 
 @pytest.mark.parametrize("template", [t for _, t in _containers()], ids=[n for n, _ in _containers()])
-def test_every_step_is_restricted_pinned_and_retried(template: dict[str, Any]) -> None:
+def test_every_step_is_restricted_and_pinned(template: dict[str, Any]) -> None:
     container = template["container"]
     security = container["securityContext"]
     assert security["readOnlyRootFilesystem"] is True
@@ -53,8 +58,25 @@ def test_every_step_is_restricted_pinned_and_retried(template: dict[str, Any]) -
     assert security["capabilities"] == {"drop": ["ALL"]}
     assert "@sha256:" in container["image"]
     assert container["command"] == ["step"]
-    assert template["retryStrategy"]["limit"] is not None
     assert {entry["name"] for entry in container["env"]} >= {"POD_UID", "IMAGE_DIGEST"}
+
+
+def test_every_step_is_retried_unless_the_retries_are_as_shipped() -> None:
+    for name, template in _containers():
+        assert ("retryStrategy" in template) is ("as-shipped" not in name), name
+
+
+@pytest.mark.parametrize("workload", ["pipeline", "chain", "fanout", "sweep"])
+def test_as_shipped_is_the_same_definition_without_retries(workload: str) -> None:
+    request = RunRequest(run_id="r1", workload=workload, configuration="default")
+    ours = pipeline.plain(pipeline.definition(IMAGE, request))
+    shipped = pipeline.plain(
+        pipeline.definition(IMAGE, request.model_copy(update={"retries_as_shipped": True}))
+    )
+    assert shipped["metadata"]["name"] == f"{ours['metadata']['name']}-as-shipped"
+    for template in ours["spec"]["templates"]:
+        template.pop("retryStrategy", None)
+    assert shipped["spec"] == ours["spec"]
 
 
 def _main(document: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -72,10 +94,40 @@ def test_pipeline_is_seven_steps_with_the_gate_as_when() -> None:
     assert tasks["register"]["when"] == "{{tasks.eval.outputs.parameters.passed}} == true"
 
 
-def test_approval_stands_before_promote_and_the_outcome_is_recorded() -> None:
+def test_approval_stands_before_promote() -> None:
     document = _document("recommender-pipeline-approve")
-    assert _main(document)["promote"]["depends"] == "approve.Succeeded"
-    assert document["spec"]["onExit"] == "outcome"
+    tasks = _main(document)
+    assert tasks["approve"]["depends"] == "register.Succeeded"
+    assert tasks["promote"]["depends"] == "approve.Succeeded"
+    assert "onExit" not in document["spec"]
+
+
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        ({}, "recommender-pipeline"),
+        ({"variant": "volume"}, "recommender-pipeline-volume"),
+        ({"approval": True}, "recommender-pipeline-approve"),
+        ({"variant": "volume", "approval": True}, "recommender-pipeline-volume-approve"),
+        ({"retries_as_shipped": True}, "recommender-pipeline-as-shipped"),
+        ({"workload": "chain", "variant": "volume"}, "chain-7"),
+        ({"workload": "sweep"}, "sweep"),
+    ],
+)
+def test_a_run_refers_to_the_template_it_asks_for(asked: dict[str, Any], name: str) -> None:
+    request = RunRequest(**{"run_id": "r1", "workload": "pipeline", "configuration": "default", **asked})
+    assert pipeline.template_name(request) == name
+    assert pipeline.definition(IMAGE, request).name == name
+
+
+def test_what_is_kept_is_what_deploy_makes() -> None:
+    made = {d["metadata"]["name"] for d in pipeline.templates(IMAGE) if d["kind"] == "WorkflowTemplate"}
+    assert made == set(pipeline.KEPT)
+
+
+def test_an_approval_of_what_promotes_nothing_is_refused() -> None:
+    with pytest.raises(BenchError, match="chain promotes nothing"):
+        pipeline.template_name(CHAIN.model_copy(update={"approval": True}))
 
 
 def test_nightly_schedule() -> None:
@@ -111,6 +163,47 @@ def test_an_unknown_parameter_is_refused() -> None:
     request = RunRequest(run_id="r1", workload="pipeline", configuration="default", parameters={"nope": 1})
     with pytest.raises(BenchError, match="no parameter nope"):
         driver.workflow(request)
+
+
+DUE = 1_790_000_040
+"""21 September 2026, 14:14 UTC."""
+
+
+def _scheduled(run_id: str = f"r1-{DUE}", due: int | None = DUE) -> dict[str, Any]:
+    driver = ArgoDriver.__new__(ArgoDriver)
+    request = RunRequest(
+        run_id=run_id, workload="chain", configuration="default", parameters={"fibo": 12}, due=due
+    )
+    return once(driver.workflow(request), due)
+
+
+def test_a_schedule_makes_the_workflow_that_submit_would_make_at_its_minute() -> None:
+    found = _scheduled()
+    # The controller names what it makes `NAME-SECONDS`.
+    assert found["metadata"]["name"] == "r1"
+    assert found["spec"]["schedules"] == ["14 14 21 9 *"]
+    assert found["spec"]["timezone"] == "UTC"
+    assert found["spec"]["workflowMetadata"]["labels"] == {"bench.local/run-id": f"r1-{DUE}"}
+    assert found["spec"]["workflowSpec"]["workflowTemplateRef"] == {"name": "chain-7"}
+    assert found["spec"]["workflowSpec"]["arguments"]["parameters"] == [{"name": "fibo", "value": "12"}]
+
+
+@pytest.mark.parametrize(
+    ("run_id", "due"), [("r1", DUE), (f"r1-{DUE}", DUE + 60), ("r1-90", 90), ("r1", None)]
+)
+def test_a_run_whose_name_a_schedule_would_not_give_it_is_refused(run_id: str, due: int | None) -> None:
+    with pytest.raises(BenchError, match="cannot be scheduled"):
+        _scheduled(run_id, due)
+
+
+def test_a_run_waits_at_a_suspend_node_that_runs() -> None:
+    def workflow(kind: str, phase: str) -> dict[str, Any]:
+        return {"status": {"nodes": {"n1": {"type": kind, "phase": phase}}}}
+
+    assert suspended(workflow("Suspend", "Running")) == ["n1"]
+    assert suspended(workflow("Suspend", "Succeeded")) == []
+    assert suspended(workflow("Pod", "Running")) == []
+    assert suspended({}) == []
 
 
 def test_timeline_counts_attempts_per_step_and_index() -> None:

@@ -13,7 +13,7 @@ import pytest
 from cluster import engine, host, images, kind_cluster, lifecycle, pins, state
 from cluster.engine import Docker
 from cluster.errors import ClusterError
-from cluster.gobuild import ARGO, COREDNS, ETCD, KIND, KUBERNETES, VERSITYGW
+from cluster.gobuild import ARGO, ARGO_EVENTS, COREDNS, ETCD, KIND, KUBERNETES, NATS, VERSITYGW
 from cluster.state import DATA, ClusterInfo, Paths
 
 DOCKER = Docker(Path("/usr/bin/docker"))
@@ -78,6 +78,8 @@ def test_pins_agree_with_the_go_modules() -> None:
         (ETCD, f"go.etcd.io/etcd/server/v3 {pins.ETCD}"),
         (COREDNS, f"github.com/coredns/coredns {pins.COREDNS}"),
         (ARGO, f"github.com/argoproj/argo-workflows/v3 {pins.ARGO}"),
+        (ARGO_EVENTS, f"github.com/argoproj/argo-events {pins.ARGO_EVENTS}"),
+        (NATS, f"github.com/nats-io/nats-server/v2 {pins.NATS}"),
         (VERSITYGW, f"github.com/versity/versitygw {pins.VERSITYGW}"),
     ]
     for family, line in wanted:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster import engine, images, kind_cluster, lifecycle, pins, services, state
+from cluster import engine, gobuild, images, kind_cluster, lifecycle, pins, services, state
 from cluster.engine import Docker
 from cluster.errors import ClusterError
 from cluster.stages import Stages
-from cluster.state import DATA, PROJECT, ClusterInfo, Paths
+from cluster.state import DATA, PROJECT, ClusterInfo, Origin, Paths
 
 DOCKER = Docker(Path("/usr/bin/docker"))
 PACKAGES = ("core", "adapters", "bench", "cluster")
@@ -151,6 +151,39 @@ def test_images_are_added_to_the_running_cluster(running: ClusterInfo) -> None:
     airflow = {"airflow": "bench.local/airflow@sha256:airflow"}
     assert found == replace(running, images=running.images | airflow) == lifecycle.info()
     assert lifecycle.ensure_images(("prefect",)).images.keys() == {"step", "airflow", "prefect"}
+
+
+@pytest.mark.parametrize("origin", ["pull", "build"])
+def test_images_of_argo_events_are_pulled_where_the_others_were_and_compiled_where_not(
+    running: ClusterInfo, monkeypatch: pytest.MonkeyPatch, origin: Origin
+) -> None:
+    state.write_atomic(state.paths().info, replace(running, origin=origin).to_json())
+    monkeypatch.setattr(images, "pulled", lambda stages, docker, name, reference: f"{reference}-pulled")
+    monkeypatch.setattr(images, "debian_base", lambda stages, docker: "debian:1")
+    monkeypatch.setattr(lifecycle, "_go", lambda stages: Path("go"))
+    monkeypatch.setattr(gobuild, "build", lambda stages, go, family: Path("bin") / family.name)
+    loaded: dict[str, str] = {}
+
+    def load(stages: Stages, docker: Docker, key: str, tag: str, repository: str, node: str) -> str:
+        loaded[key] = tag
+        return f"{repository}@sha256:{key}"
+
+    def image_stage(stages: Stages, docker: Docker, name: str, **options: object) -> str:
+        return f"{options['repository']}:compiled"
+
+    monkeypatch.setattr(kind_cluster, "load", load)
+    monkeypatch.setattr(images, "image_stage", image_stage)
+    found = lifecycle.ensure_event_images()
+    assert found.images.keys() == {"step", "argo_events", "nats"}
+    if origin == "pull":
+        assert found.images["nats"] == "docker.io/library/nats@sha256:nats"
+        assert loaded == {key: f"{reference}-pulled" for key, reference in pins.EVENT_IMAGES.items()}
+    else:
+        assert found.images["nats"] == "bench.local/nats@sha256:nats"
+        assert loaded == {
+            "argo_events": "bench.local/argo-events:compiled",
+            "nats": "bench.local/nats:compiled",
+        }
 
 
 def test_an_unknown_orchestrator_touches_nothing(running: ClusterInfo) -> None:
