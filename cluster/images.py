@@ -232,7 +232,7 @@ def _app(stages: Stages, docker: Docker, locked: str, key: str) -> str:
     )
 
 
-HARNESS_SIDE = {"adapter", "api", "cluster", "local", "records", "runtime"}
+HARNESS_SIDE = {"adapter", "api", "cluster", "local", "records", "runtime", "triggers"}
 """Modules of an adapter that only the harness imports: a change of them is no reason for another image."""
 
 

@@ -12,6 +12,7 @@ from adapters.base import (
     Status,
     Target,
     Timeline,
+    Unsupported,
 )
 from adapters.local.target import connect_local
 from adapters.prefect import cluster, local
@@ -28,6 +29,7 @@ from adapters.prefect.records import (
     timeline_of,
 )
 from adapters.prefect.runtime import NAME, Site
+from adapters.prefect.triggers import automation_for, deployment_for, event_of
 from adapters.targets import connect
 from core.config import load_config
 from core.errors import BadInput
@@ -57,19 +59,24 @@ class PrefectDriver:
     def prepare(self, request: RunRequest) -> None:
         """Find the deployment that `request` refers to."""
         name = self.runtime.deployment(request.configuration)
-        found = self.runtime.api().get(f"/deployments/name/{request.workload}/{name}")
-        self._deployments[request.workload, name] = found["id"]
+        self._deployments[request.workload, name] = self._deployment(request)["id"]
+
+    def _deployment(self, request: RunRequest) -> Document:
+        """The deployment that runs of this workload and configuration are made of."""
+        name = self.runtime.deployment(request.configuration)
+        found: Document = self.runtime.api().get(f"/deployments/name/{request.workload}/{name}")
+        return found
 
     def submit(self, request: RunRequest) -> RunHandle:
         """Create the flow run. A second submission of a run id finds the first one's."""
-        body = {**flow_run_body(request), "job_variables": self.runtime.job_variables(request.run_id)}
+        body = {**flow_run_body(request), "job_variables": self.runtime.job_variables(request)}
         key = request.workload, self.runtime.deployment(request.configuration)
         if key not in self._deployments:
             self.prepare(request)
         path = f"/deployments/{self._deployments[key]}/create_flow_run"
         submit_ns = time.time_ns()
         created = self.runtime.api().post(path, body).json()
-        return _handle(request, created["id"], submit_ns)
+        return _handle(request, created["id"], submit_ns, time.time_ns())
 
     def wait(self, handle: RunHandle, deadline_seconds: float) -> RunOutcome:
         """Ask for the flow run's state until it is terminal or the deadline has passed."""
@@ -98,15 +105,93 @@ class PrefectDriver:
         """What happened to the process of a flow run that no worker looks after."""
         return ""
 
+    def schedule(self, request: RunRequest) -> None:
+        """Make a deployment for the run, with a schedule; returns when the flow run waits for its time.
+
+        Raises `BenchError` where the scheduler has not made one before it is due.
+        """
+        if request.due is None:
+            raise BenchError(f"it is not said when {request.run_id} is due", "set `due` of the request")
+        self._make_deployment(request)
+        self._find(request, request.due)
+
+    def scheduled(self, request: RunRequest, deadline_seconds: float) -> RunHandle:
+        """The flow run, as soon as it is due and the worker has taken it."""
+        due = request.due or 0
+        while True:
+            row = self._find(request, due + deadline_seconds)
+            if row["state_type"] != "SCHEDULED" and time.time() >= due:
+                return _handle(request, row["id"], due * 10**9, due * 10**9)
+            if time.time() > due + deadline_seconds:
+                raise BenchError(f"no worker has taken {request.run_id}, which was due", "bench doctor")
+            time.sleep(POLL_SECONDS)
+
+    def listen(self, request: RunRequest) -> None:
+        """Make a deployment for the run, and an automation which runs it when the data event comes."""
+        api = self.runtime.api()
+        made = self._make_deployment(request)
+        if not api.named("automations", request.run_id):
+            api.post("/automations/", automation_for(request.run_id, made["id"], parameters_of(request)))
+
+    def publish(self, request: RunRequest, deadline_seconds: float) -> RunHandle:
+        """Send the event with the run's parameters; returns when there is a flow run."""
+        event = event_of(request.run_id, parameters_of(request))
+        submit_ns = time.time_ns()
+        self.runtime.api().post("/events", [event])
+        accepted_ns = time.time_ns()
+        row = self._find(request, time.time() + deadline_seconds)
+        return _handle(request, row["id"], submit_ns, accepted_ns)
+
+    def _make_deployment(self, request: RunRequest) -> Document:
+        """A deployment for one run: neither a schedule nor an automation can name or label the run it makes."""
+        body = deployment_for(
+            self._deployment(request),
+            request,
+            parameters_of(request),
+            self.runtime.job_variables(request),
+        )
+        made: Document = self.runtime.api().post("/deployments/", body).json()
+        return made
+
+    def _find(self, request: RunRequest, end: float) -> Document:
+        """The flow run that Prefect makes by itself. Raises `BenchError` where there is none at `end` (epoch)."""
+        while (row := self.runtime.api().flow_run_of(request.run_id)) is None:
+            if time.time() > end:
+                raise BenchError(f"Prefect has made no flow run for {request.run_id}", "bench doctor")
+            time.sleep(POLL_SECONDS)
+        return row
+
+    def waits(self, handle: RunHandle, deadline_seconds: float) -> bool:
+        """Wait until the flow run is suspended; False where it ends before, or does not come to that in time."""
+        end = time.monotonic() + deadline_seconds
+        while True:
+            row = self.runtime.api().get(f"/flow_runs/{handle.native_id}")
+            if row["state_type"] == "PAUSED":
+                return True
+            if is_over(row) or time.monotonic() > end:
+                return False
+            time.sleep(POLL_SECONDS)
+
+    def approve(self, run_id: str) -> None:
+        """Resume the flow run: a worker starts it anew, and it goes on where it was."""
+        api = self.runtime.api()
+        row = api.flow_run_of(run_id)
+        if row is None:
+            raise BenchError(f"there is no run {run_id} to approve", "bench run starts one")
+        answer = api.post(f"/flow_runs/{row['id']}/resume", {}).json()
+        if answer["status"] != "ACCEPT":
+            reason = answer["details"].get("reason")
+            raise BenchError(f"{run_id} could not be approved: {reason}", "bench doctor")
+
     def cancel(self, run_id: str) -> bool:
-        """End the flow runs and their processes or pods, then delete them; starts the server if need be."""
+        """Remove what would start the run; end and delete its flow runs; starts the server if need be."""
         if not self.runtime.is_installed():
             return False
         self.runtime.wake()
         api = self.runtime.api()
-        row = api.flow_run_of(run_id)
+        row, made = self._forget(api, run_id)
         if row is None:
-            return False
+            return made
         if not is_over(row):
             self._set_states(api, [row, *api.children_of(row["id"])], "CANCELLING")
         self._hang_up(run_id)
@@ -118,6 +203,25 @@ class PrefectDriver:
         except NotFound:
             return False
         return True
+
+    @staticmethod
+    def _forget(api: PrefectApi, run_id: str) -> tuple[Document | None, bool]:
+        """Remove automation and deployment of a run, with what has not begun.
+
+        Returns the flow run that is left, and whether there was anything.
+        """
+        automations = api.named("automations", run_id)
+        for each in automations:
+            api.delete(f"/automations/{each['id']}")
+        row = api.flow_run_of(run_id)
+        deployments = api.named("deployments", run_id)
+        for each in deployments:
+            api.delete(f"/deployments/{each['id']}")
+        if row is not None and deployments:
+            row = next(
+                iter(api.rows("/flow_runs/filter", {"flow_runs": {"id": {"any_": [row["id"]]}}})), None
+            )
+        return row, bool(automations or deployments)
 
     def _hang_up(self, run_id: str) -> None:
         """End what this command itself has started for the run."""
@@ -214,6 +318,8 @@ class LocalDriver(PrefectDriver):
         if request.configuration != IN_PROCESS:
             super().prepare(request)
             return
+        if request.approval:
+            raise Unsupported("only a run of a deployment can be suspended", "bench run -c tuned")
         made = self.runtime.api().post("/flows/", {"name": request.workload})
         self._flows[request.workload] = made.json()["id"]
 
@@ -226,10 +332,15 @@ class LocalDriver(PrefectDriver):
         body = {**flow_run_body(request), "flow_id": self._flows[request.workload]}
         submit_ns = time.time_ns()
         answer = self.runtime.api().post("/flow_runs/", body)
-        handle = _handle(request, answer.json()["id"], submit_ns)
+        handle = _handle(request, answer.json()["id"], submit_ns, time.time_ns())
         if answer.status_code == 201:
-            self.local.start_flow(request.run_id, handle.native_id, request.workload)
+            self.local.start_flow(request, handle.native_id)
         return handle
+
+    def _deployment(self, request: RunRequest) -> Document:
+        if request.configuration == IN_PROCESS:
+            raise Unsupported("without a worker Prefect starts nothing by itself", "bench run -c tuned")
+        return super()._deployment(request)
 
     def _lost_its_process(self, handle: RunHandle) -> str:
         if self.local.servers.running(handle.run_id):
@@ -273,9 +384,9 @@ def _is_of(task_run: Document, step: str) -> bool:
     return member is not None and member.step == step
 
 
-def _handle(request: RunRequest, flow_run_id: str, submit_ns: int) -> RunHandle:
+def _handle(request: RunRequest, flow_run_id: str, submit_ns: int, accepted_ns: int) -> RunHandle:
     return RunHandle(
-        run_id=request.run_id, native_id=flow_run_id, submit_ns=submit_ns, accepted_ns=time.time_ns()
+        run_id=request.run_id, native_id=flow_run_id, submit_ns=submit_ns, accepted_ns=accepted_ns
     )
 
 

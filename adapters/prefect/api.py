@@ -35,7 +35,7 @@ class PrefectApi:
         """What the server has at `path`."""
         return self._send("GET", path, params=params).json()
 
-    def post(self, path: str, body: Document) -> httpx.Response:
+    def post(self, path: str, body: Document | list[Document]) -> httpx.Response:
         """The answer to `body`."""
         return self._send("POST", path, json=body)
 
@@ -58,9 +58,14 @@ class PrefectApi:
         return list(rows.values())
 
     def flow_run_of(self, run_id: str) -> Document | None:
-        """The flow run that was submitted for `run_id`."""
-        body = {"flow_runs": {"idempotency_key": {"any_": [run_id]}}}
-        return next(iter(self.rows("/flow_runs/filter", body)), None)
+        """The flow run that was submitted for `run_id`, or that Prefect has made of the deployment made for it."""
+        submitted = self.rows("/flow_runs/filter", {"flow_runs": {"idempotency_key": {"any_": [run_id]}}})
+        made = submitted or self.rows("/flow_runs/filter", {"deployments": {"name": {"any_": [run_id]}}})
+        return next(iter(made), None)
+
+    def named(self, kind: str, name: str) -> list[Document]:
+        """The `deployments` or `automations` of that name."""
+        return self.rows(f"/{kind}/filter", {kind: {"name": {"any_": [name]}}})
 
     def children_of(self, flow_run_id: str) -> list[Document]:
         """The flow runs that a flow run has started."""

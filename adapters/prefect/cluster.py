@@ -8,11 +8,12 @@ from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from adapters import podspec
-from adapters.base import BenchError, Component, Configuration
+from adapters.base import BenchError, Component, Configuration, RunRequest
 from adapters.installation import Installation, digest_of, render
 from adapters.kube import Document, Gone, explained
 from adapters.prefect.api import NotFound, PrefectApi
 from adapters.prefect.runtime import KNOB, NAME, POOL, SERVER, SETTINGS, WORKER, worker_health
+from adapters.prefect.variants import STORE, environment
 from adapters.targets import PIPELINE_NAMESPACE, ClusterTarget
 
 PACKAGE = "adapters.prefect"
@@ -295,9 +296,12 @@ class ClusterRuntime:
         """See `Site.deployment`."""
         return "apart" if configuration.startswith("pods") else "bench"
 
-    def job_variables(self, run_id: str) -> Document:
-        """The label by which the run's pods are found."""
-        return {"labels": {podspec.RUN_LABEL: run_id}}
+    def job_variables(self, request: RunRequest) -> Document:
+        """The label by which the run's pods are found, and what a variant of the run needs."""
+        variables: Document = {"labels": {podspec.RUN_LABEL: request.run_id}}
+        if env := environment(request):
+            variables["env"] = env | (STORE if request.approval else {})
+        return variables
 
     def cancels(self) -> bool:
         """The process that runs a flow does so itself, in its pod."""

@@ -6,10 +6,10 @@ from prefect.filesystems import RemoteFileSystem
 from prefect.types.entrypoint import EntrypointType
 
 from adapters.prefect import pipeline
+from adapters.prefect.variants import STORAGE, STORE
 
 DEPLOYMENT, APART = "bench", "apart"
 """Of each workload: with its steps in its own process, or each on infrastructure of its own."""
-STORAGE = "bench"
 FLOWS = (pipeline.pipeline, pipeline.chain, pipeline.fanout, pipeline.sweep)
 
 
@@ -31,12 +31,11 @@ def register_apart(pool: str, results: str) -> None:
             entrypoint_type=EntrypointType.MODULE_PATH,
             parameters={"apart": True},
         ).apply()
-    storage = {"PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK": f"remote-file-system/{STORAGE}"}
     pipeline.one_step.to_deployment(
         DEPLOYMENT,
         work_pool_name=pool,
         entrypoint_type=EntrypointType.MODULE_PATH,
-        job_variables={"env": storage},
+        job_variables={"env": STORE},
     ).apply()
 
 

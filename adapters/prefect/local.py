@@ -9,12 +9,13 @@ from pathlib import Path
 
 import psutil
 
-from adapters.base import BenchError, Component, Configuration, Frozen, Unsupported
+from adapters.base import BenchError, Component, Configuration, Frozen, RunRequest, Unsupported
 from adapters.local.network import free_port
 from adapters.local.processes import http_health
 from adapters.local.target import LocalTarget
 from adapters.prefect.api import Document, PrefectApi
 from adapters.prefect.runtime import KNOB, NAME, POOL, SERVER, SETTINGS, WORKER, worker_health
+from adapters.prefect.variants import environment
 from cluster.state import write_atomic
 
 CONFIGURATIONS = (
@@ -189,9 +190,10 @@ class LocalRuntime:
         """One for all."""
         return "bench"
 
-    def job_variables(self, run_id: str) -> Document:
-        """Nothing: processes are found by their environment."""
-        return {}
+    def job_variables(self, request: RunRequest) -> Document:
+        """What a variant of the run needs; processes are found by their environment."""
+        env = environment(request)
+        return {"env": env} if env else {}
 
     def cancels(self) -> bool:
         """The worker does."""
@@ -206,15 +208,16 @@ class LocalRuntime:
         self.servers.stop(run_id)
         _kill(processes_of(native_id))
 
-    def start_flow(self, run_id: str, native_id: str, workload: str) -> None:
+    def start_flow(self, request: RunRequest, native_id: str) -> None:
         """Start the process of a flow run that no worker looks after."""
         env = {
             **self.env(),
+            **environment(request),
             FLOW_RUN: native_id,
-            "PREFECT__FLOW_ENTRYPOINT": f"adapters.prefect.pipeline.{workload}",
+            "PREFECT__FLOW_ENTRYPOINT": f"adapters.prefect.pipeline.{request.workload}",
         }
         command: list[str | Path] = [self.where.python(NAME), "-m", "prefect.engine"]
-        self.servers.start(run_id, command, env, self._folder)
+        self.servers.start(request.run_id, command, env, self._folder)
 
     def env(self) -> dict[str, str]:
         """Of Prefect's processes and of the flows they run: everything they write is in our folder."""

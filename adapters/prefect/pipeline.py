@@ -1,20 +1,23 @@
 """The workloads as Prefect users would write them: flows that call tasks. Where things are, the environment says."""
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from prefect import flow, task, unmapped
-from prefect.cache_policies import NO_CACHE
+from prefect.cache_policies import DEFAULT, NO_CACHE
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from prefect.deployments import run_deployment
+from prefect.flow_runs import suspend_flow_run
 from prefect.runtime import task_run
 from prefect.states import Completed
 from prefect.tasks import Task
 
 from adapters.podspec import RUN_LABEL
+from adapters.prefect.variants import APPROVAL, AS_SHIPPED
 from adapters.workloads import SWEEP
 from core.config import PipelineConfig
 from core.entry import run_step
@@ -52,13 +55,18 @@ def step_name() -> str:
     return str(task_run.task_name) if index is None else f"{task_run.task_name}-{index}"
 
 
+RETRIES: Mapping[str, Any] = {
+    "retries": 2,
+    "retry_delay_seconds": 0,
+    "retry_condition_fn": not_bad_input,
+}
+KEPT: Mapping[str, Any] = {"persist_result": True, "cache_policy": DEFAULT}
+"""A flow that is resumed starts anew, and takes from the store what its steps have left; no other run does."""
 step = partial(
     task,
     task_run_name=step_name,
-    retries=2,
-    retry_delay_seconds=0,
-    retry_condition_fn=not_bad_input,
-    cache_policy=NO_CACHE,
+    **({} if AS_SHIPPED in os.environ else RETRIES),
+    **(KEPT if APPROVAL in os.environ else {"cache_policy": NO_CACHE}),
 )
 
 
@@ -185,6 +193,8 @@ def pipeline(run_id: str, config: PipelineConfig = DEFAULTS, apart: bool = False
     if metrics["passed"] != "true":
         return not_promoted(metrics)
     version = register(run, data, model, metrics)
+    if APPROVAL in os.environ:
+        suspend_flow_run()
     promotion = promote(run, version, metrics)
     monitor(run, split, model, promotion)
     return None

@@ -11,6 +11,8 @@ from adapters.workloads import GATED, Member, phases
 TERMINAL = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
 NOT_PROMOTED = "NotPromoted"
 """How a flow names its end when the gate did not pass."""
+CACHED = "Cached"
+"""The state of a task run that took what an earlier one had left: no attempt."""
 RESOLUTION = 1e-6
 """Seconds: timestamps have microseconds."""
 TASK_RUN_NAME = re.compile(r"(?P<step>[a-z]+)(?:-(?P<index>\d+))?")
@@ -148,7 +150,7 @@ def attempts_of(task_run: Document, states: Sequence[Document] | None = None) ->
     retry without delay therefore begins where the attempt before it ends.
     """
     member = member_of(task_run)
-    if member is None or not task_run["run_count"]:
+    if member is None or not task_run["run_count"] or task_run["state_name"] == CACHED:
         return []
     spans = [_span(task_run)] if states is None else _spans(states)
     return [

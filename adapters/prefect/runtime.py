@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from adapters.base import Runtime
+from adapters.base import RunRequest, Runtime
 from adapters.prefect.api import Document, NotFound, PrefectApi
 from adapters.prefect.records import epoch
 
@@ -29,7 +29,7 @@ class Site(Runtime, Protocol):
     def deployment(self, configuration: str) -> str:
         """Which deployment of a workload a configuration uses."""
 
-    def job_variables(self, run_id: str) -> Document:
+    def job_variables(self, request: RunRequest) -> Document:
         """What the worker must be told of a run besides."""
 
     def cancels(self) -> bool:

@@ -13,7 +13,9 @@ class TestPrefectLocal(LocalConformance):
         Gap(
             capability="killed_process_is_retried",
             kind="notyet",
-            reason="a step is a call in the flow's process, which dies with it: the flow run ends as Crashed; "
-            "an automation that starts crashed runs again is not wired yet",
+            reason="a step is a call in the flow's process, which dies with it and takes along what it had not "
+            "sent of its task run. With an automation that schedules crashed flow runs again, runner and worker "
+            "each report the crash, the second while the new attempt starts, and Prefect's records lack the "
+            "first attempt of the step",
         ),
     )

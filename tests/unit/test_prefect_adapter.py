@@ -10,9 +10,10 @@ import pytest
 from adapters import podspec
 from adapters.base import BenchError, RunRequest, Target, Unsupported
 from adapters.local.state import LocalState
-from adapters.prefect import cluster, records
+from adapters.prefect import cluster, records, triggers
 from adapters.prefect.adapter import PrefectAdapter, parameters_of, why
 from adapters.prefect.local import LocalRuntime
+from adapters.prefect.variants import environment
 from adapters.workloads import PIPELINE, Member
 from cluster.state import PROJECT
 
@@ -283,3 +284,61 @@ def test_what_a_step_is_on_each_target() -> None:
     assert adapter.configurations(Target.KIND)[0].name == "default"
     assert {each.task for each in adapter.configurations(Target.KIND)} == {"call", "pod"}
     assert {each.task for each in adapter.configurations(Target.LOCAL)} == {"call"}
+
+
+DUE = 1795637340
+"""2026-11-25T20:09:00Z."""
+BASE = {name: f"base's {name}" for name in triggers.SAME} | {"job_variables": {"command": "x"}}
+
+
+def test_a_schedule_is_one_minute_in_utc_with_the_run_s_parameters() -> None:
+    made = triggers.deployment_for(
+        BASE,
+        request("chain").model_copy(update={"due": DUE}),
+        {"run_id": "r1"},
+        {"labels": {"a": "b"}},
+    )
+    (schedule,) = made["schedules"]
+    assert schedule["schedule"] == {"cron": "9 20 25 11 *", "timezone": "UTC"}
+    assert schedule["parameters"] == {"run_id": "r1"}
+    assert (made["name"], made["flow_id"]) == ("r1", "base's flow_id")
+    assert made["job_variables"] == {"command": "x", "labels": {"a": "b"}}
+
+
+def test_a_run_that_is_not_due_has_no_schedule() -> None:
+    assert triggers.deployment_for(BASE, request("chain"), {}, {})["schedules"] == []
+
+
+def test_an_event_starts_the_run_it_is_about_with_what_it_brings() -> None:
+    parameters = {"run_id": "r1", "config": {"fibo": 12}}
+    event = triggers.event_of("r1", parameters)
+    automation = triggers.automation_for("r1", "d1", parameters)
+    assert event["payload"] == parameters
+    assert automation["trigger"]["expect"] == [event["event"]]
+    assert automation["trigger"]["match"] == event["resource"]
+    (action,) = automation["actions"]
+    assert action["deployment_id"] == "d1"
+    assert action["parameters"] == {
+        "run_id": "{{ event.payload.run_id }}",
+        "config": "{{ event.payload.config }}",
+    }
+
+
+def test_a_plain_run_s_process_is_told_nothing() -> None:
+    plain = request("pipeline")
+    assert environment(plain) == {}
+    assert environment(plain.model_copy(update={"approval": True})) == {"BENCH_APPROVAL": "1"}
+    shipped = plain.model_copy(update={"retries_as_shipped": True})
+    assert environment(shipped) == {"BENCH_RETRIES_AS_SHIPPED": "1"}
+
+
+def test_only_approval_needs_a_store_on_kubernetes() -> None:
+    runtime = cluster.ClusterRuntime.__new__(cluster.ClusterRuntime)
+    assert runtime.job_variables(request("pipeline")) == {"labels": {podspec.RUN_LABEL: "r1"}}
+    asked = request("pipeline").model_copy(update={"approval": True})
+    env = runtime.job_variables(asked)["env"]
+    assert env["PREFECT_RESULTS_DEFAULT_STORAGE_BLOCK"] == "remote-file-system/bench"
+
+
+def test_what_was_kept_for_a_resumed_flow_is_no_attempt() -> None:
+    assert records.attempts_of(task_run("train", 1, 2, state_name="Cached")) == []
