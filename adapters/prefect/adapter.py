@@ -143,7 +143,7 @@ class PrefectDriver:
         return _handle(request, row["id"], submit_ns, accepted_ns)
 
     def _make_deployment(self, request: RunRequest) -> Document:
-        """A deployment for one run: neither a schedule nor an automation can name or label the run it makes."""
+        """A deployment for one run: a schedule can neither name nor label what it makes, an automation not name it."""
         body = deployment_for(
             self._deployment(request),
             request,
