@@ -18,6 +18,8 @@ from bench.store import Store
 
 PLANS = "plans"
 JOURNAL = "journal.jsonl"
+EVENT_JITTER_SECONDS = 35.0
+"""An event's longest pause is at least this: Dagster's sensors look every 30 s as shipped."""
 
 
 class Slot(Frozen):
@@ -106,7 +108,8 @@ def make(scenarios: Sequence[Scenario], n: int, seed: int | None, jitter_seconds
             members = groups[name]
             source.shuffle(members)
             for number in members:
-                pause = 0.0 if name == "noop" else source.uniform(0, jitter_seconds)
+                longest = longest_pause(scenarios[number], jitter_seconds)
+                pause = source.uniform(0, longest) if longest else 0.0
                 slots.append(Slot(scenario=number, index=index, jitter_seconds=round(pause, 3)))
     return Plan(
         plan_id=os.urandom(4).hex(),
@@ -117,6 +120,13 @@ def make(scenarios: Sequence[Scenario], n: int, seed: int | None, jitter_seconds
         scenarios=tuple(scenarios),
         slots=tuple(slots),
     )
+
+
+def longest_pause(scenario: Scenario, jitter_seconds: float) -> float:
+    """Before a submission, or before an event leaves: longer than the longest look at a fixed period. Seconds."""
+    if scenario.orchestrator == "noop" or not jitter_seconds:
+        return 0.0
+    return max(jitter_seconds, EVENT_JITTER_SECONDS) if scenario.trigger == "event" else jitter_seconds
 
 
 def save(folder: Path, plan: Plan) -> None:

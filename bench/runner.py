@@ -302,7 +302,8 @@ class Runner:
     def _sample(self, plan: Plan, slot: Slot, cold: bool) -> RunRecord:
         scenario = plan.scenarios[slot.scenario]
         number = self.store.tries(plan.plan_id, scenario.key, slot.index) + 1
-        time.sleep(slot.jitter_seconds)
+        if scenario.trigger == "api":
+            time.sleep(slot.jitter_seconds)
         request = triggers.request_for(scenario, self._request(plan, slot, number))
         requests = together.members(request, scenario.concurrent)
         drivers = self._some_drivers(scenario.orchestrator, len(requests))
@@ -342,7 +343,7 @@ class Runner:
         (request,) = requests
         scenario = plan.scenarios[started.slot.scenario]
         driver, scene = self._driver(scenario.orchestrator), self._scene(scenario)
-        triggers.arm(scenario, driver, request)
+        triggers.arm(scenario, driver, request, started.slot.jitter_seconds)
         with (
             self._gauged(scenario) as gauged,
             (EmptyScene() if scenario.observer else scene).watch(request.run_id) as watcher,

@@ -37,8 +37,12 @@ def check(scenario: Scenario, driver: Driver, title: str) -> None:
             )
 
 
-def arm(scenario: Scenario, driver: Driver, request: RunRequest) -> None:
-    """Have the orchestrator know the schedule or the event; not timed. Returns shortly before a schedule is due."""
+def arm(scenario: Scenario, driver: Driver, request: RunRequest, pause: float) -> None:
+    """Have the orchestrator know the schedule or the event; not timed.
+
+    Returns shortly before a schedule is due. An event waits for the slot's `pause` here: right after the orchestrator
+    has begun to listen it would always meet the same phase of its look for events.
+    """
     if scenario.trigger == "schedule":
         assert isinstance(driver, Schedules) and request.due is not None
         driver.schedule(request)
@@ -46,6 +50,7 @@ def arm(scenario: Scenario, driver: Driver, request: RunRequest) -> None:
     elif scenario.trigger == "event":
         assert isinstance(driver, Listens)
         driver.listen(request)
+        time.sleep(pause)
 
 
 def start(scenario: Scenario, driver: Driver, request: RunRequest) -> tuple[RunHandle, int]:

@@ -155,16 +155,18 @@ class Conformance(ABC):
     """What is left out without it in any case: a schedule's shortest grid is a minute."""
 
     @pytest.fixture(scope="class")
-    def bench(self) -> Bench:
-        bench = Bench(self.adapter, self.target, self.configuration)
+    @classmethod
+    def bench(cls) -> Bench:
+        bench = Bench(cls.adapter, cls.target, cls.configuration)
         try:
-            bench.runtime.deploy(self.configuration)
+            bench.runtime.deploy(cls.configuration)
         except Unsupported as reason:
             pytest.skip(reason.message)
         return bench
 
     @pytest.fixture(scope="class")
-    def pipeline(self, bench: Bench) -> Ran:
+    @classmethod
+    def pipeline(cls, bench: Bench) -> Ran:
         return bench.run("pipeline")
 
     def check(self, ran: Ran) -> None:
@@ -355,10 +357,11 @@ class KindConformance(Conformance):
     always_whole: ClassVar[bool] = False
 
     @pytest.fixture(scope="class", autouse=True)
-    def stopped(self) -> Iterator[None]:
+    @classmethod
+    def stopped(cls) -> Iterator[None]:
         """Leave the CPU to the next class."""
         yield
-        adapters.load(self.adapter).runtime(self.target).scale(False)
+        adapters.load(cls.adapter).runtime(cls.target).scale(False)
 
 
 class LocalConformance(Conformance):
@@ -367,10 +370,11 @@ class LocalConformance(Conformance):
     target: ClassVar[Target] = Target.LOCAL
 
     @pytest.fixture(scope="class", autouse=True)
-    def ended(self) -> Iterator[None]:
+    @classmethod
+    def ended(cls) -> Iterator[None]:
         """Leave nothing of this adapter to the next class."""
         yield
-        adapters.load(self.adapter).runtime(self.target).undeploy()
+        adapters.load(cls.adapter).runtime(cls.target).undeploy()
 
     def leftovers(self, bench: Bench) -> list[str]:
         where = bench.scene.where
