@@ -100,7 +100,7 @@ class KfpClusterDriver:
         self.where, self.kube = where, where.kube
         self.servers = Installation(where, NAMESPACE, "kfp")
         self._api: KfpApi | None = None
-        self._definitions: dict[tuple[str, int], Json] = {}
+        self._definitions: dict[str, Json] = {}
         self._new: set[str] = set()
 
     @property
@@ -117,10 +117,10 @@ class KfpClusterDriver:
             self._new.add(request.run_id)
 
     def _definition(self, request: RunRequest) -> Json:
-        key = request.workload, request.steps
-        if key not in self._definitions:
-            self._definitions[key] = self._compiled(request)
-        return self._definitions[key]
+        name = definition_name(request)
+        if name not in self._definitions:
+            self._definitions[name] = self._compiled(request)
+        return self._definitions[name]
 
     def _step_image(self) -> str:
         """The image that the deployed backend's steps run. Raises `BenchError` where kfp is not deployed."""
@@ -136,7 +136,7 @@ class KfpClusterDriver:
             for name in ("workloads.py", "kfp/pipeline.py", "kfp/compile_pipeline.py")
         )
         key = hashlib.sha256(source + image.encode()).hexdigest()[:16]
-        kept = state.root / "kfp-compiled" / f"{request.workload}-{request.steps}-{key}.json"
+        kept = state.root / "kfp-compiled" / f"{definition_name(request)}-{key}.json"
         if not kept.exists():
             write_atomic(kept, compile_with(envs.ensure(state, SDK), request, image))
         found: Json = json.loads(kept.read_text(encoding="utf-8"))
@@ -270,12 +270,18 @@ class KfpClusterDriver:
             )
 
 
+def definition_name(request: RunRequest) -> str:
+    """What tells one definition from another."""
+    return f"{request.workload}-{request.steps}" + ("-as-shipped" if request.retries_as_shipped else "")
+
+
 def compile_with(python: Path, request: RunRequest, image: str) -> str:
     """What the SDK makes of a workload. Raises `BenchError` with its last words."""
+    retries = {"STEP_RETRIES": "0"} if request.retries_as_shipped else {}
     done = subprocess.run(
         [str(python), "-m", "adapters.kfp.compile_pipeline", request.workload, str(request.steps)],
         cwd=PROJECT,
-        env={**os.environ, "STEP_IMAGE": image, "VIRTUAL_ENV": ""},
+        env={**os.environ, "STEP_IMAGE": image, "VIRTUAL_ENV": "", **retries},
         capture_output=True,
         text=True,
         check=False,

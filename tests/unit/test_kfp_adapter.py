@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from adapters import podspec
-from adapters.base import Unsupported
-from adapters.kfp import cluster, journal, records
+from adapters.base import RunRequest, Unsupported
+from adapters.kfp import api, cluster, journal, records
 from cluster import MissingImages, VendorImage
 
 RED, GREEN, CYAN, PLAIN = "\x1b[91m", "\x1b[92m", "\x1b[96m", "\x1b[0m"
@@ -293,3 +293,9 @@ def test_why_is_the_last_failed_pod() -> None:
     assert records.why(workflow(node("wf.root.ingest.executor(0)"), failed)) == (
         "root.train.executor(2): exit code 137"
     )
+
+
+def test_retries_as_shipped_are_a_definition_of_their_own() -> None:
+    plain = RunRequest(run_id="r", workload="chain", configuration="default", steps=4)
+    names = [api.definition_name(plain.model_copy(update={"retries_as_shipped": on})) for on in (False, True)]
+    assert names == ["chain-4", "chain-4-as-shipped"]
