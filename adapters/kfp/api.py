@@ -21,7 +21,7 @@ from adapters.base import (
 )
 from adapters.installation import Installation
 from adapters.kfp import records
-from adapters.kube import Document, explained
+from adapters.kube import Document, epoch_seconds, explained
 from adapters.local import envs
 from adapters.local.state import local_state
 from adapters.podspec import RUN_LABEL
@@ -40,6 +40,14 @@ WORKFLOWS = {
     "namespace": PIPELINE_NAMESPACE,
     "plural": "workflows",
 }
+SCHEDULES = {
+    "group": "kubeflow.org",
+    "version": "v1beta1",
+    "namespace": PIPELINE_NAMESPACE,
+    "plural": "scheduledworkflows",
+}
+RUN_NAME_ANNOTATION = "pipelines.kubeflow.org/run_name"
+"""KFP's own annotation of a run's Workflow: the run's name. Pods have their run's label from it."""
 USED_IMAGES = "images"
 """A ConfigMap: which images the servers run."""
 STEP_IMAGE = "bench.local/step-image"
@@ -84,9 +92,21 @@ class KfpApi:
 
     def named(self, run_id: str) -> Json | None:
         """The run of this name; KFP itself lets many have one name."""
-        predicate = {"operation": "EQUALS", "key": "display_name", "string_value": run_id}
-        found = self.call("GET", "/runs", params={"filter": json.dumps({"predicates": [predicate]})}) or {}
-        return next(iter(found.get("runs") or ()), None)
+        return self._first("runs", "display_name", run_id)
+
+    def recurring(self, run_id: str) -> Json | None:
+        """The recurring run of this name, which is what KFP calls a schedule."""
+        return self._first("recurringRuns", "display_name", run_id)
+
+    def started_by(self, recurring: Json) -> Json | None:
+        """The run that a recurring run has started; KFP names it after itself."""
+        return self._first("runs", "recurring_run_id", recurring["recurring_run_id"])
+
+    def _first(self, kind: str, key: str, value: str) -> Json | None:
+        predicate = {"operation": "EQUALS", "key": key, "string_value": value}
+        asked = {"filter": json.dumps({"predicates": [predicate]})}
+        found = self.call("GET", f"/{kind.lower()}", params=asked) or {}
+        return next(iter(found.get(kind) or ()), None)
 
     def run(self, native_id: str) -> Json | None:
         """A run by KFP's id of it."""
@@ -100,7 +120,7 @@ class KfpClusterDriver:
         self.where, self.kube = where, where.kube
         self.servers = Installation(where, NAMESPACE, "kfp")
         self._api: KfpApi | None = None
-        self._definitions: dict[tuple[str, int], Json] = {}
+        self._definitions: dict[str, Json] = {}
         self._new: set[str] = set()
 
     @property
@@ -117,10 +137,10 @@ class KfpClusterDriver:
             self._new.add(request.run_id)
 
     def _definition(self, request: RunRequest) -> Json:
-        key = request.workload, request.steps
-        if key not in self._definitions:
-            self._definitions[key] = self._compiled(request)
-        return self._definitions[key]
+        name = definition_name(request)
+        if name not in self._definitions:
+            self._definitions[name] = self._compiled(request)
+        return self._definitions[name]
 
     def _step_image(self) -> str:
         """The image that the deployed backend's steps run. Raises `BenchError` where kfp is not deployed."""
@@ -136,7 +156,7 @@ class KfpClusterDriver:
             for name in ("workloads.py", "kfp/pipeline.py", "kfp/compile_pipeline.py")
         )
         key = hashlib.sha256(source + image.encode()).hexdigest()[:16]
-        kept = state.root / "kfp-compiled" / f"{request.workload}-{request.steps}-{key}.json"
+        kept = state.root / "kfp-compiled" / f"{definition_name(request)}-{key}.json"
         if not kept.exists():
             write_atomic(kept, compile_with(envs.ensure(state, SDK), request, image))
         found: Json = json.loads(kept.read_text(encoding="utf-8"))
@@ -148,17 +168,7 @@ class KfpClusterDriver:
         What `prepare` has just looked for and not found is not looked for again: that would be measured.
         """
         submit_ns = time.time_ns()
-        definition = self._definition(request)
-        settings = {name: str(value) for name, value in request.parameters.items()}
-        body = {
-            "display_name": request.run_id,
-            "pipeline_spec": definition["pipeline_spec"],
-            "runtime_config": {
-                "parameters": {"run_id": request.run_id, "settings": settings, **definition["arguments"]},
-                "pipeline_root": f"{ARTIFACTS}/{request.run_id}",
-            },
-            "service_account": SERVICE_ACCOUNT,
-        }
+        body = self._described(request)
         found = None if request.run_id in self._new else self.api.named(request.run_id)
         self._new.discard(request.run_id)
         if found is None:
@@ -169,6 +179,71 @@ class KfpClusterDriver:
             submit_ns=submit_ns,
             accepted_ns=time.time_ns(),
         )
+
+    def _described(self, request: RunRequest) -> Json:
+        """The run as the API takes it, once or on a schedule."""
+        definition = self._definition(request)
+        settings = {name: str(value) for name, value in request.parameters.items()}
+        return {
+            "display_name": request.run_id,
+            "pipeline_spec": definition["pipeline_spec"],
+            "runtime_config": {
+                "parameters": {"run_id": request.run_id, "settings": settings, **definition["arguments"]},
+                "pipeline_root": f"{ARTIFACTS}/{request.run_id}",
+            },
+            "service_account": SERVICE_ACCOUNT,
+        }
+
+    def schedule(self, request: RunRequest) -> None:
+        """Make a recurring run for this one minute; returns when KFP's controller has noted it.
+
+        Raises `BenchError` where it has not done so before the minute begins.
+        """
+        due = request.due or 0
+        body = {
+            **self._described(request),
+            "trigger": {"cron_schedule": {"cron": cron(due)}},
+            "max_concurrency": 1,
+            "no_catchup": True,
+            "mode": "ENABLE",
+        }
+        made = self.api.call("POST", "/recurringruns", json=body) or {}
+        name = self._name_runs_of(made["recurring_run_id"], request.run_id)
+        listed = self.kube.custom.list_namespaced_custom_object
+        with explained(f"waiting until kfp knows when {request.run_id} is due"):
+            for _, found in self.kube.follow(listed, name, due - time.time(), **SCHEDULES):
+                trigger = (found.get("status") or {}).get("trigger") or {}
+                if epoch_seconds(trigger.get("nextTriggeredTime")) == due:
+                    return
+        raise BenchError(f"kfp did not take {request.run_id} on its schedule in time", "bench cluster status")
+
+    def _name_runs_of(self, recurring: str, run_id: str) -> str:
+        """Have what a recurring run starts carry our name, as KFP writes it into other runs; its resource's name."""
+        with explained(f"naming the runs of {run_id}"):
+            there = self.kube.custom.list_namespaced_custom_object(**SCHEDULES)["items"]
+            (found,) = (each for each in there if each["metadata"]["uid"] == recurring)
+            name = str(found["metadata"]["name"])
+            workflow = named_workflow(found["spec"]["workflow"]["spec"], run_id)
+            self.kube.custom.patch_namespaced_custom_object(
+                **SCHEDULES, name=name, body={"spec": {"workflow": {"spec": workflow}}}
+            )
+        return name
+
+    def scheduled(self, request: RunRequest, deadline_seconds: float) -> RunHandle:
+        """The run that the recurring run has started, as soon as the API knows it."""
+        due = request.due or 0
+        recurring = self.api.recurring(request.run_id)
+        time.sleep(max(0.0, due - time.time()))
+        while recurring is not None and time.time() < due + deadline_seconds:
+            if found := self.api.started_by(recurring):
+                return RunHandle(
+                    run_id=request.run_id,
+                    native_id=found["run_id"],
+                    submit_ns=due * 10**9,
+                    accepted_ns=due * 10**9,
+                )
+            time.sleep(LOOK_SECONDS)
+        raise BenchError(f"no schedule of kfp has started {request.run_id}", "bench cluster status")
 
     def wait(self, handle: RunHandle, deadline_seconds: float) -> RunOutcome:
         """Ask for the run's state, which the persistence agent reports, until it is terminal."""
@@ -212,7 +287,7 @@ class KfpClusterDriver:
         return found
 
     def cancel(self, run_id: str) -> bool:
-        """Delete the run, its Workflow and, with that, its pods; starts the API server for it where it is off."""
+        """Delete the run or recurring run, Workflow and, with that, pods; starts the API server where it is off."""
         if not self.servers.exists() or API not in self.servers.deployments():
             return False
         stopped = bool(self.servers.health([API]))
@@ -226,10 +301,15 @@ class KfpClusterDriver:
 
     def _cancel(self, run_id: str) -> bool:
         found = self.api.named(run_id)
-        if found is None:
+        recurring = None if found else self.api.recurring(run_id)
+        if recurring is not None:
+            self.api.call("DELETE", f"/recurringruns/{recurring['recurring_run_id']}")
+            found = self.api.started_by(recurring)
+        if found is not None:
+            self._remove_workflow(found["run_id"])
+            self.api.call("DELETE", f"/runs/{found['run_id']}")
+        elif recurring is None:
             return False
-        self._remove_workflow(found["run_id"])
-        self.api.call("DELETE", f"/runs/{found['run_id']}")
         self._pods_gone(run_id)
         return True
 
@@ -270,12 +350,30 @@ class KfpClusterDriver:
             )
 
 
+def cron(due: int) -> str:
+    """The minute that begins `due` seconds after the epoch, each year, in UTC; KFP's expressions begin with seconds."""
+    return time.strftime("0 %-M %-H %-d %-m *", time.gmtime(due))
+
+
+def named_workflow(workflow: str, run_id: str) -> str:
+    """A Workflow (JSON) with a run's name, which KFP gives to runs made by its API and not to scheduled ones."""
+    found = json.loads(workflow)
+    found["metadata"].setdefault("annotations", {})[RUN_NAME_ANNOTATION] = run_id
+    return json.dumps(found)
+
+
+def definition_name(request: RunRequest) -> str:
+    """What tells one definition from another."""
+    return f"{request.workload}-{request.steps}" + ("-as-shipped" if request.retries_as_shipped else "")
+
+
 def compile_with(python: Path, request: RunRequest, image: str) -> str:
     """What the SDK makes of a workload. Raises `BenchError` with its last words."""
+    retries = {"STEP_RETRIES": "0"} if request.retries_as_shipped else {}
     done = subprocess.run(
         [str(python), "-m", "adapters.kfp.compile_pipeline", request.workload, str(request.steps)],
         cwd=PROJECT,
-        env={**os.environ, "STEP_IMAGE": image, "VIRTUAL_ENV": ""},
+        env={**os.environ, "STEP_IMAGE": image, "VIRTUAL_ENV": "", **retries},
         capture_output=True,
         text=True,
         check=False,

@@ -13,7 +13,16 @@ import cluster
 from adapters import podspec
 from adapters.base import BenchError, Component, Configuration, Unsupported
 from adapters.installation import Installation, render
-from adapters.kfp.api import API, NAMESPACE, RUN_ID_LABEL, SDK, STEP_IMAGE, USED_IMAGES, WORKFLOWS
+from adapters.kfp.api import (
+    API,
+    NAMESPACE,
+    RUN_ID_LABEL,
+    RUN_NAME_ANNOTATION,
+    SDK,
+    STEP_IMAGE,
+    USED_IMAGES,
+    WORKFLOWS,
+)
 from adapters.kube import Document, Gone, explained
 from adapters.targets import PIPELINE_NAMESPACE, ClusterTarget
 
@@ -50,8 +59,8 @@ ROLES = {
 }
 SERVERS = tuple(name for name in ROLES if name != DATABASE)
 """What is stopped and started; the database goes on, as the platform's does for the others."""
-RUN_NAME = "{{workflow.annotations.pipelines.kubeflow.org/run_name}}"
-"""Argo's variable for the annotation in which KFP keeps a run's name."""
+RUN_NAME = f"{{{{workflow.annotations.{RUN_NAME_ANNOTATION}}}}}"
+"""Argo's variable for a run's name."""
 NO_METADATA_SERVICE = {"configMapRef": {"name": "metadata-grpc-configmap", "optional": True}}
 """What KFP itself puts first into an executor's environment; a patch replaces the whole list."""
 

@@ -1,6 +1,6 @@
 """A workload as what the backend runs: `python -m adapters.kfp.compile_pipeline WORKLOAD STEPS`, JSON on stdout.
 
-For the SDK's own environment, with the steps' image in STEP_IMAGE.
+For the SDK's own environment, with the steps' image in STEP_IMAGE and, where it is not ours, STEP_RETRIES.
 """
 
 import json

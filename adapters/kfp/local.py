@@ -102,6 +102,8 @@ class KfpLocalDriver:
             (folder / "tmp").mkdir(parents=True)
             (folder / journal.REQUEST).write_text(request.model_dump_json(), encoding="utf-8")
             env = {**self.where.env_of(EXTRA), "TMPDIR": str(folder / "tmp"), "PYTHONUNBUFFERED": "1"}
+            if request.retries_as_shipped:
+                env["STEP_RETRIES"] = "0"
             command = (self.where.python(EXTRA), "-m", "adapters.kfp.local_runner", str(folder))
             self.where.servers.start(request.run_id, command, env, folder)
         return RunHandle(

@@ -15,7 +15,8 @@ from kfp.dsl import Dataset, Input, Metrics, Model, Output
 
 from adapters.workloads import SWEEP
 
-RETRIES = 2
+RETRIES = int(os.environ.get("STEP_RETRIES", "2"))
+"""How often a step that fails is tried again; 0 is what the SDK's own tasks have."""
 CANDIDATES = [
     {"index": str(index), **{name: str(value) for name, value in candidate.items()}}
     for index, candidate in enumerate(SWEEP)

@@ -2,13 +2,31 @@
 
 from typing import ClassVar
 
+from adapters.base import Gap
 from adapters.kfp.cluster import NAMESPACE, pipeline_documents
 from tests.conformance.suite import Bench, KindConformance
+
+TRIGGERS = "https://github.com/kubeflow/pipelines/blob/2.15.0/backend/api/v2beta1/recurring_run.proto"
+RUN_API = "https://github.com/kubeflow/pipelines/blob/2.15.0/backend/api/v2beta1/run.proto"
+APPROVAL_WANTED = "https://github.com/kubeflow/pipelines/issues/3454"
 
 
 class TestKfpOnKind(KindConformance):
     adapter: ClassVar[str] = "kfp"
     configuration: ClassVar[str] = "tuned"
+    gaps: ClassVar[tuple[Gap, ...]] = (
+        Gap(
+            capability="event_triggers",
+            kind="never",
+            reason=f"a trigger is a cron expression or a period, and nothing else (Trigger, {TRIGGERS})",
+        ),
+        Gap(
+            capability="approval_waits",
+            kind="never",
+            reason=f"no step waits for a person, asked for since 2020 ({APPROVAL_WANTED}): a run can be terminated "
+            f"and retried, not resumed (RunService, {RUN_API})",
+        ),
+    )
 
     def leftovers(self, bench: Bench) -> list[str]:
         kube = bench.scene.where.kube

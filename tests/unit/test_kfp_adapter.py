@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from adapters import podspec
-from adapters.base import Unsupported
-from adapters.kfp import cluster, journal, records
+from adapters.base import RunRequest, Unsupported
+from adapters.kfp import api, cluster, journal, records
 from cluster import MissingImages, VendorImage
 
 RED, GREEN, CYAN, PLAIN = "\x1b[91m", "\x1b[92m", "\x1b[96m", "\x1b[0m"
@@ -293,3 +293,21 @@ def test_why_is_the_last_failed_pod() -> None:
     assert records.why(workflow(node("wf.root.ingest.executor(0)"), failed)) == (
         "root.train.executor(2): exit code 137"
     )
+
+
+def test_retries_as_shipped_are_a_definition_of_their_own() -> None:
+    plain = RunRequest(run_id="r", workload="chain", configuration="default", steps=4)
+    names = [api.definition_name(plain.model_copy(update={"retries_as_shipped": on})) for on in (False, True)]
+    assert names == ["chain-4", "chain-4-as-shipped"]
+
+
+def test_a_schedule_is_for_one_minute_in_utc() -> None:
+    assert api.cron(1764547200) == "0 0 0 1 12 *"
+    assert api.cron(1764104700) == "0 5 21 25 11 *"
+
+
+def test_a_scheduled_workflow_is_named_as_a_submitted_one() -> None:
+    spec = {"podMetadata": {"labels": {podspec.RUN_LABEL: cluster.RUN_NAME}}}
+    named = json.loads(api.named_workflow(json.dumps({"metadata": {}, "spec": spec}), "r-60"))
+    assert api.RUN_NAME_ANNOTATION in cluster.RUN_NAME
+    assert named == {"metadata": {"annotations": {api.RUN_NAME_ANNOTATION: "r-60"}}, "spec": spec}
