@@ -296,21 +296,27 @@ class Conformance(ABC):
         plain = bench.request("chain", steps=1, fibo=12)
         due = next_minute(LEAD_SECONDS)
         request = bench.known(plain.model_copy(update={"run_id": f"{plain.run_id}-{due}", "due": due}))
-        driver.schedule(request)
-        assert bench.scene.ledger(request.run_id) == []
-        ran = self.came(bench, driver.scheduled(request, 300), due * 10**9)
-        assert ran.outputs("probe")["value"] == "144"
+        try:
+            driver.schedule(request)
+            assert bench.scene.ledger(request.run_id) == []
+            ran = self.came(bench, driver.scheduled(request, 300), due * 10**9)
+            assert ran.outputs("probe")["value"] == "144"
+        finally:
+            driver.cancel(request.run_id)
 
     def test_event_triggers(self, bench: Bench) -> None:
         """Listening starts nothing; the event starts the run, with the parameters that it brings."""
         driver = bench.driver
         assert isinstance(driver, Listens), "the adapter has no data events"
         request = bench.request("chain", steps=1, fibo=13)
-        driver.listen(request)
-        assert bench.scene.ledger(request.run_id) == []
-        handle = driver.publish(request, 300)
-        ran = self.came(bench, handle, handle.submit_ns)
-        assert ran.outputs("probe")["value"] == "233"
+        try:
+            driver.listen(request)
+            assert bench.scene.ledger(request.run_id) == []
+            handle = driver.publish(request, 300)
+            ran = self.came(bench, handle, handle.submit_ns)
+            assert ran.outputs("probe")["value"] == "233"
+        finally:
+            driver.cancel(request.run_id)
 
     def came(self, bench: Bench, handle: RunHandle, earliest_ns: int) -> Ran:
         """A run of one step that the orchestrator started itself: once, not earlier, and gone when it is cancelled."""
