@@ -1,6 +1,7 @@
 """What starts a run: the harness through the API, or the orchestrator itself, by its schedule or a data event."""
 
 import time
+from math import ceil
 
 from adapters.base import Driver, Listens, RunHandle, RunRequest, Schedules, Unsupported
 from bench.records import Scenario
@@ -15,13 +16,16 @@ EARLY_SECONDS = 2.0
 
 def next_minute(lead: float = LEAD_SECONDS) -> int:
     """The next whole minute that is at least `lead` seconds away, in seconds since the epoch."""
-    return int((time.time() + lead + 59) // 60 * 60)
+    return ceil((time.time() + lead) / 60) * 60
 
 
 def request_for(scenario: Scenario, request: RunRequest) -> RunRequest:
     """The run as the scenario's trigger needs it: one that a schedule starts has a minute when it is due."""
-    if scenario.trigger != "schedule":
-        return request
+    return due_soon(request) if scenario.trigger == "schedule" else request
+
+
+def due_soon(request: RunRequest) -> RunRequest:
+    """The run with the next minute in which a schedule can start it, and the id that goes with that."""
     due = next_minute()
     return request.model_copy(update={"run_id": f"{request.run_id}-{due}", "due": due})
 

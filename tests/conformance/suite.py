@@ -3,7 +3,6 @@
 import itertools
 import json
 import os
-import time
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Iterator
@@ -31,6 +30,7 @@ from adapters.base import (
 from adapters.workloads import PIPELINE, SWEEP
 from bench.observe import scene_of
 from bench.records import Scenario
+from bench.triggers import due_soon
 from bench.verify import verify
 
 
@@ -131,15 +131,6 @@ MUST_PASS = {
 def fault(step: str, kind: str, *attempts: int) -> str:
     """The `fault` parameter."""
     return json.dumps({"step": step, "kind": kind, "on_attempts": list(attempts)})
-
-
-LEAD_SECONDS = 45
-"""How long before it is due a run is put on a schedule, at least."""
-
-
-def next_minute(lead: int) -> int:
-    """The next whole minute that is at least `lead` seconds away, in seconds since the epoch."""
-    return (int(time.time()) + lead + 59) // 60 * 60
 
 
 class Conformance(ABC):
@@ -293,13 +284,12 @@ class Conformance(ABC):
         """Once, not before it is due, and with the parameters that were scheduled."""
         driver = bench.driver
         assert isinstance(driver, Schedules), "the adapter has no schedules"
-        plain = bench.request("chain", steps=1, fibo=12)
-        due = next_minute(LEAD_SECONDS)
-        request = bench.known(plain.model_copy(update={"run_id": f"{plain.run_id}-{due}", "due": due}))
+        request = bench.known(due_soon(bench.request("chain", steps=1, fibo=12)))
+        assert request.due is not None
         try:
             driver.schedule(request)
             assert bench.scene.ledger(request.run_id) == []
-            ran = self.came(bench, driver.scheduled(request, 300), due * 10**9)
+            ran = self.came(bench, driver.scheduled(request, 300), request.due * 10**9)
             assert ran.outputs("probe")["value"] == "144"
         finally:
             driver.cancel(request.run_id)

@@ -113,6 +113,19 @@ def test_next_minute_is_whole_and_far_enough() -> None:
     assert due % 60 == 0 and 45 <= due - time.time() <= 106
 
 
+@pytest.mark.parametrize(("now", "due"), [(15.0, 60), (15.5, 120), (14.9, 60), (74.0, 120)])
+def test_a_minute_that_is_a_moment_too_near_is_passed_over(
+    now: float, due: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(triggers.time, "time", lambda: now)
+    assert triggers.next_minute(45) == due
+
+
+def test_a_schedule_has_no_pause_of_ours_and_an_event_a_long_one() -> None:
+    pauses = [planning.longest_pause(scenario(trigger=t), 10.0) for t in ("api", "schedule", "event")]
+    assert pauses == [10.0, 0.0, planning.EVENT_JITTER_SECONDS]
+
+
 def test_old_records_keep_their_stored_form_and_new_cells_stay_apart() -> None:
     body = scenario().model_dump()
     assert "trigger" not in body and "retries" not in body
