@@ -123,8 +123,11 @@ def make(scenarios: Sequence[Scenario], n: int, seed: int | None, jitter_seconds
 
 
 def longest_pause(scenario: Scenario, jitter_seconds: float) -> float:
-    """Before a submission, or before an event leaves: longer than the longest look at a fixed period. Seconds."""
-    if scenario.orchestrator == "noop" or not jitter_seconds:
+    """Before a submission, or before an event leaves: longer than the longest look at a fixed period. Seconds.
+
+    None before a schedule, which has its own time.
+    """
+    if scenario.orchestrator == "noop" or scenario.trigger == "schedule" or not jitter_seconds:
         return 0.0
     return max(jitter_seconds, EVENT_JITTER_SECONDS) if scenario.trigger == "event" else jitter_seconds
 

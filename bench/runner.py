@@ -302,7 +302,7 @@ class Runner:
     def _sample(self, plan: Plan, slot: Slot, cold: bool) -> RunRecord:
         scenario = plan.scenarios[slot.scenario]
         number = self.store.tries(plan.plan_id, scenario.key, slot.index) + 1
-        if scenario.trigger == "api":
+        if scenario.trigger != "event":  # whose pause comes once the orchestrator listens
             time.sleep(slot.jitter_seconds)
         request = triggers.request_for(scenario, self._request(plan, slot, number))
         requests = together.members(request, scenario.concurrent)
