@@ -81,6 +81,9 @@ class RunRequest(Frozen):
     """Where artifacts travel: `s3`, `volume` (a shared volume: does not survive a second node), or `folder` (local)."""
     due: int | None = None
     """When a schedule is to start it: seconds since the epoch, a whole minute. The run id then ends in `-DUE`."""
+    firings: int = 1
+    """In how many minutes in a row, from `due` on, the schedule starts it; ids of those after the first are theirs or
+    end in their own minute."""
     approval: bool = False
     """Whether the run waits before promote until somebody approves it."""
     retries_as_shipped: bool = False

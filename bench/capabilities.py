@@ -34,6 +34,7 @@ CAPABILITIES = {
     "timeout": "a run that is too long is noticed and ended",
     "cancel": "a run can be ended, and is gone",
     "schedule_fires": "a schedule starts a run, once and on time",
+    "schedule_overlaps": "a scheduled run that is due while the last one is at work",
     "event_triggers": "a data event starts a run",
     "approval_waits": "a run waits for approval before promote",
     "undeploy_leaves_nothing": "undeploy leaves nothing",
@@ -45,7 +46,7 @@ SHOWN: dict[str, str] = {"yes": "yes", "never": "no", "notyet": "not yet", "fail
 
 
 class Verdict(Frozen):
-    """What one test of the suite found. `reason` is the declared gap's, or the failure's first line."""
+    """What one test of the suite found. `reason`: the declared gap's, the failure's first line, or what was found."""
 
     outcome: Outcome
     reason: str = ""
@@ -139,7 +140,9 @@ def table(found: Sequence[Conformance]) -> str:
         for one in found:
             verdict = one.verdicts.get(name)
             shown = SHOWN[verdict.outcome] if verdict else "—"
-            if verdict and verdict.outcome != "yes":
+            if verdict and verdict.outcome == "yes":
+                shown = verdict.reason or shown
+            elif verdict:
                 notes.append(f"{one.adapter}, {one.target}, {asks}: {verdict.reason}")
                 shown += f" [{len(notes)}]"
             cells.append(shown)

@@ -14,9 +14,13 @@ EARLY_SECONDS = 2.0
 """Before it is due the harness is back at its watch."""
 
 
-def next_minute(lead: float = LEAD_SECONDS) -> int:
-    """The next whole minute that is at least `lead` seconds away, in seconds since the epoch."""
-    return ceil((time.time() + lead) / 60) * 60
+def next_minute(lead: float = LEAD_SECONDS, firings: int = 1) -> int:
+    """The next whole minute that is at least `lead` seconds away, in seconds since the epoch.
+
+    So many minutes in a row from it on are in one hour.
+    """
+    minute = ceil((time.time() + lead) / 60)
+    return (minute if minute % 60 + firings <= 60 else ceil(minute / 60) * 60) * 60
 
 
 def request_for(scenario: Scenario, request: RunRequest) -> RunRequest:
@@ -24,10 +28,10 @@ def request_for(scenario: Scenario, request: RunRequest) -> RunRequest:
     return due_soon(request) if scenario.trigger == "schedule" else request
 
 
-def due_soon(request: RunRequest) -> RunRequest:
+def due_soon(request: RunRequest, firings: int = 1) -> RunRequest:
     """The run with the next minute in which a schedule can start it, and the id that goes with that."""
-    due = next_minute()
-    return request.model_copy(update={"run_id": f"{request.run_id}-{due}", "due": due})
+    due = next_minute(firings=firings)
+    return request.model_copy(update={"run_id": f"{request.run_id}-{due}", "due": due, "firings": firings})
 
 
 def check(scenario: Scenario, driver: Driver, title: str) -> None:

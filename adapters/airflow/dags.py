@@ -1,8 +1,7 @@
 """Which DAG a run needs, and the file that makes it."""
 
-from datetime import UTC, datetime
-
 from adapters.base import BenchError, RunRequest
+from adapters.cron import cron_of
 
 DAGS = {"recommender": "recommender()", "recommender_sweep": "recommender_sweep()"}
 """Those that are there from the start, and the calls that make them."""
@@ -46,17 +45,11 @@ def dag_of(request: RunRequest, listening: bool = False) -> tuple[str, str]:
         schedule = f"[Asset({request.run_id!r})]"
         if request.due is not None:
             params |= request.parameters
-            schedule = repr(cron_of(request.due))
+            schedule = repr(cron_of(request))
         given += [f"schedule={schedule}", f"params={params}"]
     if dag_id != shipped:
         given.append(f"dag_id={dag_id!r}")
     return dag_id, f"{factory}({', '.join(given)})"
-
-
-def cron_of(due: int) -> str:
-    """The cron expression (UTC) of a whole minute, given in seconds since the epoch; it comes back after a year."""
-    at = datetime.fromtimestamp(due, UTC)
-    return f"{at.minute} {at.hour} {at.day} {at.month} *"
 
 
 def dag_text(call: str) -> str:

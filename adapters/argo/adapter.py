@@ -24,6 +24,7 @@ from adapters.base import (
     Timeline,
     Unsupported,
 )
+from adapters.cron import cron_of
 from adapters.installation import digest_of, render
 from adapters.kube import Document, Gone, Kube, epoch_seconds, explain, explained
 from adapters.podspec import RUN_LABEL
@@ -51,6 +52,8 @@ OWN_NAMESPACE = "argo"
 LEASE = "workflow-controller"
 SOONEST_SECONDS = 5
 """A schedule must reach the controller's watch before it is due."""
+READ_SECONDS = 30.0
+"""Longest time until the controller has read a new template."""
 TERMINAL = {"Succeeded": Status.SUCCEEDED, "Failed": Status.FAILED, "Error": Status.FAILED}
 MADE_FOR_RUNS = ("cronworkflows", "workflows", "workflowtemplates")
 """What runs leave in the pipeline's namespace; schedules first, so that none starts another run."""
@@ -211,8 +214,51 @@ class ArgoDriver:
 
     def prepare(self, request: RunRequest) -> None:
         """Make sure the template that `request` refers to is there (a chain's length is part of its template)."""
-        if pipeline.template_name(request) not in pipeline.KEPT:
-            self.kube.apply([pipeline.plain(pipeline.definition(self.where.image("step"), request))])
+        name, image = pipeline.template_name(request), self.where.image("step")
+        if name in pipeline.KEPT:
+            return
+        before = self._version(name)
+        self.kube.apply([pipeline.plain(pipeline.definition(image, request))])
+        if self._version(name) != before:
+            self._read(name, image)
+
+    def _version(self, template: str) -> str:
+        """A template's resource version; empty where it is not there."""
+        where = {**WORKFLOWS, "plural": "workflowtemplates", "field_selector": f"metadata.name={template}"}
+        with explained(f"looking for the template {template}"):
+            found = self.kube.listed(self.kube.custom.list_namespaced_custom_object, **where)["items"]
+        return str(found[0]["metadata"]["resourceVersion"]) if found else ""
+
+    def _read(self, template: str, image: str) -> None:
+        """Wait until the controller has read a template that has just been made or has now this image.
+
+        Its copy of the templates is a moment behind, and a Workflow that comes before ends as an error. A suspended
+        Workflow, which has no pods, finds out. Raises `BenchError` where the controller does not come to it.
+        """
+        listing = self.kube.custom.list_namespaced_custom_object
+        asks = m.Workflow(
+            api_version=f"{GROUP}/{VERSION}",
+            kind="Workflow",
+            metadata=m.ObjectMeta(name=f"{template}-is-read", namespace=PIPELINE_NAMESPACE),
+            spec=m.WorkflowSpec(workflow_template_ref=m.WorkflowTemplateRef(name=template), suspend=True),
+        )
+        document = json.loads(asks.model_dump_json(by_alias=True, exclude_none=True))
+        end = time.monotonic() + READ_SECONDS
+        while (left := end - time.monotonic()) > 0:
+            self._deleted("workflows", asks.metadata.name)
+            with explained(f"asking whether the controller has read {template}"):
+                self.kube.custom.create_namespaced_custom_object(**WORKFLOWS, body=document)
+                status: Mapping[str, Any] = {}
+                for _, found in self.kube.follow(listing, asks.metadata.name, left, **WORKFLOWS):
+                    status = found.get("status", {})
+                    if status.get("phase"):
+                        break
+            self._deleted("workflows", asks.metadata.name)
+            if image in json.dumps(status.get("storedWorkflowTemplateSpec")):
+                return
+        raise BenchError(
+            f"the workflow controller does not read the template {template}", "bench cluster status"
+        )
 
     def workflow(self, request: RunRequest) -> Document:
         """The object that `submit` creates."""
@@ -263,7 +309,7 @@ class ArgoDriver:
 
         Raises `BenchError` where the run is due already or within seconds.
         """
-        document = once(self.workflow(request), request.due)
+        document = cron_workflow(self.workflow(request), request)
         self.prepare(request)
         if (request.due or 0) - time.time() < SOONEST_SECONDS:
             raise BenchError(
@@ -433,27 +479,25 @@ def _handle(run_id: str, submit_ns: int, accepted_ns: int) -> RunHandle:
     return RunHandle(run_id=run_id, native_id=native_id, submit_ns=submit_ns, accepted_ns=accepted_ns)
 
 
-def once(workflow: Document, due: int | None) -> Document:
-    """A CronWorkflow that makes this Workflow once, at `due`, and nothing before the same minute of the next year.
+def cron_workflow(workflow: Document, request: RunRequest) -> Document:
+    """A CronWorkflow that makes this Workflow when it is due, and nothing before the same minutes of the next year.
 
     The controller names what it makes by the CronWorkflow and the time. Raises `BenchError` where that is not the name.
     """
-    name, _, suffix = workflow["metadata"]["name"].rpartition("-")
-    if not due or due % 60 or suffix != str(due):
+    name, _, suffix = request.run_id.rpartition("-")
+    if suffix != str(request.due):
         raise BenchError(
-            f"{workflow['metadata']['name']} cannot be scheduled for {due}",
-            "a whole minute in seconds since the epoch, which the run id ends in",
+            f"{request.run_id} cannot be scheduled for {request.due}",
+            "a run id that ends in the minute it is due",
         )
-    at = time.gmtime(due)
-    labels = workflow["metadata"]["labels"]
     return {
         "apiVersion": workflow["apiVersion"],
         "kind": "CronWorkflow",
         "metadata": {**workflow["metadata"], "name": name},
         "spec": {
-            "schedules": [f"{at.tm_min} {at.tm_hour} {at.tm_mday} {at.tm_mon} *"],
+            "schedules": [cron_of(request)],
             "timezone": "UTC",
-            "workflowMetadata": {"labels": labels},
+            "workflowMetadata": {"labels": workflow["metadata"]["labels"]},
             "workflowSpec": workflow["spec"],
         },
     }

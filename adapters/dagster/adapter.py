@@ -13,10 +13,11 @@ from adapters.base import (
     Timeline,
     Unsupported,
 )
+from adapters.cron import cron_of
 from adapters.dagster import cluster, local
 from adapters.dagster.api import DELETE, SCHEDULE, SENSOR, TERMINATE, WIPE
 from adapters.dagster.names import job_name
-from adapters.dagster.placed import Trigger, cron_of, delivery, names_in, needed, run_config, trigger_name
+from adapters.dagster.placed import Trigger, delivery, names_in, needed, run_config, trigger_name
 from adapters.dagster.records import first_failure, timeline_of
 from adapters.dagster.runtime import UNFINISHED, Site
 from adapters.local.target import connect_local
@@ -117,7 +118,7 @@ class DagsterDriver:
         """
         if request.due is None:
             raise BenchError("a run on a schedule has a minute when it is due", "set `due`")
-        trigger = self._trigger(request, cron_of(request.due))
+        trigger = self._trigger(request, cron_of(request))
         self._place(set(), [*self._waiting(but=request.run_id), trigger])
         self.api.start(SCHEDULE, trigger_name(request.run_id))
         if time.time() + DAEMON_SECONDS > request.due:

@@ -225,7 +225,7 @@ def placed() -> Placed:
 
 
 def due(trigger: Trigger) -> ScheduleDefinition:
-    """Starts one run at its minute."""
+    """Starts a run at its minute, or at each of its minutes."""
 
     @schedule(
         name=trigger_name(trigger["run_id"]),
@@ -235,7 +235,7 @@ def due(trigger: Trigger) -> ScheduleDefinition:
     )
     def due() -> RunRequest:
         config = run_config(trigger["run_id"], trigger["parameters"], trigger["execution"])
-        return RunRequest(run_key=trigger["run_id"], run_config=config, tags=trigger["tags"])
+        return RunRequest(run_config=config, tags=trigger["tags"])
 
     return due
 

@@ -1,7 +1,6 @@
 """What the code location has beside its fixed jobs, put there by the driver for the runs that need it."""
 
 import re
-import time
 from collections.abc import Mapping
 from typing import Any, TypedDict
 
@@ -54,12 +53,6 @@ def trigger_name(run_id: str) -> str:
 def delivery(run_id: str) -> list[str]:
     """The key of the external asset whose materialization starts the run."""
     return ["deliveries", run_id]
-
-
-def cron_of(due: int) -> str:
-    """The cron expression of one minute, given in seconds since the epoch; it comes again after a year."""
-    at = time.gmtime(due)
-    return f"{at.tm_min} {at.tm_hour} {at.tm_mday} {at.tm_mon} *"
 
 
 def run_config(run_id: str, parameters: Mapping[str, object], execution: Mapping[str, Any]) -> dict[str, Any]:

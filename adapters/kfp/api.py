@@ -19,6 +19,7 @@ from adapters.base import (
     TargetUnreachable,
     Timeline,
 )
+from adapters.cron import cron_of
 from adapters.installation import Installation
 from adapters.kfp import records
 from adapters.kube import Document, epoch_seconds, explained
@@ -195,14 +196,14 @@ class KfpClusterDriver:
         }
 
     def schedule(self, request: RunRequest) -> None:
-        """Make a recurring run for this one minute; returns when KFP's controller has noted it.
+        """Make a recurring run; returns when KFP's controller has noted it. Its expressions begin with seconds.
 
         Raises `BenchError` where it has not done so before the minute begins.
         """
         due = request.due or 0
         body = {
             **self._described(request),
-            "trigger": {"cron_schedule": {"cron": cron(due)}},
+            "trigger": {"cron_schedule": {"cron": f"0 {cron_of(request)}"}},
             "max_concurrency": 1,
             "no_catchup": True,
             "mode": "ENABLE",
@@ -348,11 +349,6 @@ class KfpClusterDriver:
                 str(self.kube.core.read_namespaced_pod_log(pod, PIPELINE_NAMESPACE, container="main"))
                 for pod in pods
             )
-
-
-def cron(due: int) -> str:
-    """The minute that begins `due` seconds after the epoch, each year, in UTC; KFP's expressions begin with seconds."""
-    return time.strftime("0 %-M %-H %-d %-m *", time.gmtime(due))
 
 
 def named_workflow(workflow: str, run_id: str) -> str:

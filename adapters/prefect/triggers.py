@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from adapters.base import RunRequest
+from adapters.cron import cron_of
 from adapters.prefect.api import Document
 
 EVENT = "bench.data.arrived"
@@ -24,15 +25,10 @@ SAME = (
 """What the deployment made for a run has of the deployment of its workload."""
 
 
-def cron_of(due: int) -> str:
-    """The minute of `due` (seconds since the epoch) in UTC, once a year."""
-    return datetime.fromtimestamp(due, UTC).strftime("%-M %-H %-d %-m *")
-
-
-def schedule_of(due: int, parameters: Mapping[str, Any]) -> Document:
-    """A schedule for one minute. A year from now lies beyond what the scheduler looks ahead (100 days)."""
+def schedule_of(request: RunRequest, parameters: Mapping[str, Any]) -> Document:
+    """The schedule of a run. A year from now lies beyond what the scheduler looks ahead (100 days)."""
     return {
-        "schedule": {"cron": cron_of(due), "timezone": "UTC"},
+        "schedule": {"cron": cron_of(request), "timezone": "UTC"},
         "parameters": dict(parameters),
         "active": True,
     }
@@ -49,7 +45,7 @@ def deployment_for(
         **{name: base[name] for name in SAME},
         "name": request.run_id,
         "job_variables": {**base["job_variables"], **job_variables},
-        "schedules": [] if request.due is None else [schedule_of(request.due, parameters)],
+        "schedules": [] if request.due is None else [schedule_of(request, parameters)],
     }
 
 

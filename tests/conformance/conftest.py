@@ -8,7 +8,7 @@ import pytest
 import adapters
 from bench import capabilities
 from bench.environment import fingerprint
-from tests.conformance.suite import MUST_PASS, Conformance
+from tests.conformance.suite import FOUND, MUST_PASS, Conformance
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -69,7 +69,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     if gap is not None and report.skipped:
         verdict = capabilities.Verdict(outcome=gap.kind, reason=gap.reason)
     elif report.passed:
-        verdict = capabilities.Verdict(outcome="yes")
+        found = dict(report.user_properties).get(FOUND, "")
+        verdict = capabilities.Verdict(outcome="yes", reason=found)
     elif report.skipped:
         return report
     else:

@@ -5,7 +5,7 @@ import json
 import os
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -32,6 +32,7 @@ from bench.observe import scene_of
 from bench.records import Scenario
 from bench.triggers import due_soon
 from bench.verify import verify
+from tests.conformance.overlap import BESIDE, watched
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,12 @@ MUST_PASS = {
 """What no adapter may lack anywhere (names of tests without `test_`): no gap can be declared for these."""
 
 
+FOUND = "found"
+"""Property of a test: what it found, in words for the table."""
+AT_WORK_SECONDS = 90
+"""So long is a scheduled run at work that the next, a minute later, is due before it ends."""
+
+
 def fault(step: str, kind: str, *attempts: int) -> str:
     """The `fault` parameter."""
     return json.dumps({"step": step, "kind": kind, "on_attempts": list(attempts)})
@@ -142,8 +149,10 @@ class Conformance(ABC):
     gaps: ClassVar[tuple[Gap, ...]] = ()
     always_whole: ClassVar[bool] = True
     """False: without `--whole-conformance` only `MUST_PASS` is asked; the rest is asked when verdicts are stored."""
-    stored_only: ClassVar[frozenset[str]] = frozenset({"schedule_fires"})
+    stored_only: ClassVar[frozenset[str]] = frozenset({"schedule_fires", "schedule_overlaps"})
     """What is left out without it in any case: a schedule's shortest grid is a minute."""
+    overlap: ClassVar[str] = BESIDE
+    """What becomes of a scheduled run that is due while the last one is at work, as the vendor ships it."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -293,6 +302,28 @@ class Conformance(ABC):
             assert ran.outputs("probe")["value"] == "144"
         finally:
             driver.cancel(request.run_id)
+
+    def test_schedule_overlaps(self, bench: Bench, record_property: Callable[[str, object], None]) -> None:
+        """A schedule's second run is due while the first is at work: the table says what becomes of it."""
+        driver = bench.driver
+        assert isinstance(driver, Schedules), "the adapter has no schedules"
+        plain = bench.request("chain", steps=1, sleep_seconds=AT_WORK_SECONDS)
+        request = bench.known(due_soon(plain, firings=2))
+        assert request.due is not None
+        second = request.run_id.replace(str(request.due), str(request.due + 60))
+        try:
+            driver.schedule(request)
+            driver.scheduled(request, 300)
+            found = watched(
+                lambda: [e for run_id in (request.run_id, second) for e in bench.scene.ledger(run_id)],
+                AT_WORK_SECONDS + 60,
+            )
+        finally:
+            for run_id in (request.run_id, second):
+                while driver.cancel(run_id):
+                    pass
+        record_property(FOUND, found)
+        assert found == self.overlap
 
     def test_event_triggers(self, bench: Bench) -> None:
         """Listening starts nothing; the event starts the run, with the parameters that it brings."""

@@ -4,6 +4,7 @@ from typing import ClassVar
 
 from adapters.base import Gap
 from adapters.kfp.cluster import NAMESPACE, pipeline_documents
+from tests.conformance.overlap import WAITS
 from tests.conformance.suite import Bench, KindConformance
 
 TRIGGERS = "https://github.com/kubeflow/pipelines/blob/2.15.0/backend/api/v2beta1/recurring_run.proto"
@@ -14,6 +15,7 @@ APPROVAL_WANTED = "https://github.com/kubeflow/pipelines/issues/3454"
 class TestKfpOnKind(KindConformance):
     adapter: ClassVar[str] = "kfp"
     configuration: ClassVar[str] = "tuned"
+    overlap: ClassVar[str] = WAITS
     gaps: ClassVar[tuple[Gap, ...]] = (
         Gap(
             capability="event_triggers",

@@ -28,6 +28,11 @@ class TestKfpLocal(LocalConformance):
             reason=f"nothing could start a run when it is due: {NO_SERVER}",
         ),
         Gap(
+            capability="schedule_overlaps",
+            kind="never",
+            reason=f"nothing could start a run when it is due: {NO_SERVER}",
+        ),
+        Gap(
             capability="event_triggers",
             kind="never",
             reason=f"nothing could listen for an event: {NO_SERVER}",

@@ -2,7 +2,7 @@
 
 import pytest
 
-from adapters.airflow.dags import cron_of, dag_of, dag_text, run_of
+from adapters.airflow.dags import dag_of, dag_text, run_of
 from adapters.base import BenchError, RunRequest
 
 DUE = 1764101100
@@ -68,10 +68,6 @@ def test_steps_that_are_operators_have_dags_of_their_own() -> None:
         "kpo_probe_chain_40",
         "kpo.probe_chain(40)",
     )
-
-
-def test_a_cron_expression_names_one_minute() -> None:
-    assert cron_of(DUE) == "5 20 25 11 *"
 
 
 @pytest.mark.parametrize(

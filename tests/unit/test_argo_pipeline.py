@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from adapters.argo import pipeline
-from adapters.argo.adapter import ArgoDriver, once, pod_name, suspended, timeline_of
+from adapters.argo.adapter import ArgoDriver, cron_workflow, pod_name, suspended, timeline_of
 from adapters.base import BenchError, RunRequest
 from adapters.workloads import PIPELINE, SWEEP
 
@@ -174,7 +174,7 @@ def _scheduled(run_id: str = f"r1-{DUE}", due: int | None = DUE) -> dict[str, An
     request = RunRequest(
         run_id=run_id, workload="chain", configuration="default", parameters={"fibo": 12}, due=due
     )
-    return once(driver.workflow(request), due)
+    return cron_workflow(driver.workflow(request), request)
 
 
 def test_a_schedule_makes_the_workflow_that_submit_would_make_at_its_minute() -> None:

@@ -1,5 +1,6 @@
 """What the Dagster adapter makes of Dagster's answers."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +16,6 @@ from adapters.dagster.placed import (
     NOTHING,
     Placed,
     Trigger,
-    cron_of,
     names_in,
     needed,
     run_config,
@@ -147,17 +147,16 @@ def test_names_are_ones_that_dagster_takes() -> None:
     assert names_in({"jobs": ["chain_1"], "triggers": [trigger("r-1")]}) == {"chain_1", "r_1"}
 
 
-def test_a_schedule_is_of_one_minute_in_utc() -> None:
-    assert cron_of(1_700_000_040) == "14 22 14 11 *"
-
-
 def test_a_run_has_its_id_and_parameters_as_text() -> None:
     config = run_config("r1", {"fibo": 12}, {"in_process": {}})
     assert config["resources"]["run"]["config"] == {"run_id": "r1", "parameters": {"fibo": "12"}}
     assert config["execution"] == {"config": {"in_process": {}}}
 
 
-def test_a_run_that_is_to_wait_for_a_person_is_refused() -> None:
+def test_a_run_that_is_to_wait_for_a_person_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path))
     request = RunRequest(run_id="r1", workload="pipeline", configuration="default", approval=True)
     with pytest.raises(Unsupported):
         DagsterAdapter().driver(Target.LOCAL).prepare(request)

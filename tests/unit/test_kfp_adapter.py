@@ -301,11 +301,6 @@ def test_retries_as_shipped_are_a_definition_of_their_own() -> None:
     assert names == ["chain-4", "chain-4-as-shipped"]
 
 
-def test_a_schedule_is_for_one_minute_in_utc() -> None:
-    assert api.cron(1764547200) == "0 0 0 1 12 *"
-    assert api.cron(1764104700) == "0 5 21 25 11 *"
-
-
 def test_a_scheduled_workflow_is_named_as_a_submitted_one() -> None:
     spec = {"podMetadata": {"labels": {podspec.RUN_LABEL: cluster.RUN_NAME}}}
     named = json.loads(api.named_workflow(json.dumps({"metadata": {}, "spec": spec}), "r-60"))
