@@ -1,6 +1,9 @@
-"""Shared fixtures, and how the tests are spread over processes (`pytest -n 2`)."""
+"""Shared fixtures, and how the tests are spread over processes (`pytest -n 4`)."""
 
+import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +12,35 @@ from xdist.scheduler import LoadScopeScheduling
 
 import cluster
 
-ON_THE_CLUSTER = ("tests/kind/", "tests/conformance/")
 # They need a cluster that nobody but the user has: `make k8s-target` names it.
 collect_ignore = [] if os.environ.get("BENCH_CONTEXT") else ["k8s"]
 
 
-class OneCluster(LoadScopeScheduling):
-    """Tests on the one cluster run one after another in one process, as do those on the one set of local servers."""
+CLUSTER, BESIDE = "the cluster", "the cluster, beside others"
+LOCAL, USERS = "the local servers", "local servers of users of their own"
+
+
+def place_of(nodeid: str) -> str:
+    """What a test uses, of which there is one; a test that uses none has its own name here.
+
+    Suites of orchestrators that do not get in each other's way run side by side. Argo's and Kubeflow Pipelines'
+    controllers would: both take up the same resources.
+    """
+    file = nodeid.partition("::")[0]
+    if file.startswith("tests/conformance/") and file.endswith("_local.py"):
+        return LOCAL
+    if file.startswith("tests/local/"):
+        return USERS
+    if file.startswith("tests/kind/") or file.endswith(("test_argo_kind.py", "test_kfp_kind.py")):
+        return CLUSTER
+    return BESIDE if file.startswith("tests/conformance/") else nodeid
+
+
+class ByPlace(LoadScopeScheduling):
+    """Tests of one place run one after another in one process."""
 
     def _split_scope(self, nodeid: str) -> str:
-        if nodeid.partition("::")[0].endswith("_local.py"):
-            return "local"
-        return "cluster" if nodeid.startswith(ON_THE_CLUSTER) else nodeid
+        return place_of(nodeid)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -33,12 +53,28 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> OneCluster:
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByPlace:
     """Used whenever tests run in several processes."""
-    return OneCluster(config, log)
+    return ByPlace(config, log)
 
 
 @pytest.fixture(scope="session")
-def cluster_is_up() -> cluster.ClusterInfo:
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all processes of this test run have in common."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def cluster_is_up(shared: Path) -> cluster.ClusterInfo:
     """The real cluster, started if need be: cached stages make that a matter of seconds when it is up."""
-    return cluster.up()
+    with one_at_a_time(shared / "cluster-up"):
+        return cluster.up()
+
+
+@contextmanager
+def one_at_a_time(path: Path) -> Iterator[None]:
+    """Held by one process of this test run."""
+    with path.open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield

@@ -1,6 +1,8 @@
 """Turns an adapter's declared gaps into strict expected failures, and stores the suite's verdicts when asked."""
 
 import time
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -100,3 +102,10 @@ def record_conformance(request: pytest.FixtureRequest) -> Any:
         verdicts=_verdicts[owner],
     )
     capabilities.save(folder, found)
+
+
+@pytest.fixture(scope="class", autouse=True)
+def over(request: pytest.FixtureRequest, shared: Path) -> Iterator[None]:
+    """Tells those who need the cluster for themselves when a class has left it (see `tests/kind/conftest.py`)."""
+    yield
+    (shared / f"{request.cls.__name__}.over").touch()

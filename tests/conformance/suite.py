@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -33,6 +34,7 @@ from bench.records import Scenario
 from bench.triggers import due_soon
 from bench.verify import verify
 from tests.conformance.overlap import BESIDE, watched
+from tests.conftest import one_at_a_time
 
 
 @dataclass(frozen=True)
@@ -166,8 +168,10 @@ class Conformance(ABC):
 
     @pytest.fixture(scope="class")
     @classmethod
-    def pipeline(cls, bench: Bench) -> Ran:
-        return bench.run("pipeline")
+    def pipeline(cls, bench: Bench, shared: Path) -> Ran:
+        # There is one service, and what it serves is looked at.
+        with one_at_a_time(shared / f"promotion-{cls.target}"):
+            return bench.run("pipeline")
 
     def check(self, ran: Ran) -> None:
         """The run did what its workload says, and the orchestrator's record agrees with the ledger."""
@@ -349,7 +353,7 @@ class Conformance(ABC):
         assert not bench.driver.cancel(handle.run_id)
         return ran
 
-    def test_approval_waits(self, bench: Bench) -> None:
+    def test_approval_waits(self, bench: Bench, shared: Path) -> None:
         driver = bench.driver
         assert isinstance(driver, Approves), "the adapter has no approvals"
         plain = bench.request("pipeline")
@@ -358,8 +362,9 @@ class Conformance(ABC):
         assert driver.waits(handle, 300)
         before = bench.scene.ledger(request.run_id)
         assert [e["step"] for e in before if e["event"] == "finish"] == [*PIPELINE[:5]]
-        driver.approve(request.run_id)
-        ran = bench.finish(handle)
+        with one_at_a_time(shared / f"promotion-{self.target}"):
+            driver.approve(request.run_id)
+            ran = bench.finish(handle)
         self.check(ran)
         assert ran.outputs("promote")["promoted"] == "true"
 

@@ -12,7 +12,9 @@ class TestArgoOnKind(KindConformance):
     configuration: ClassVar[str] = "tuned"
     always_whole: ClassVar[bool] = True
     # The images of Argo Events are compiled at the first event.
-    stored_only: ClassVar[frozenset[str]] = frozenset({"schedule_fires", "event_triggers"})
+    stored_only: ClassVar[frozenset[str]] = frozenset(
+        {"schedule_fires", "schedule_overlaps", "event_triggers"}
+    )
 
     def leftovers(self, bench: Bench) -> list[str]:
         kube = bench.scene.where.kube

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from adapters.argo.adapter import GROUP, VERSION, ArgoDriver, ArgoRuntime
+from adapters.argo.adapter import GROUP, VERSION, WORKFLOWS, ArgoDriver, ArgoRuntime
 from adapters.argo.events import EVENT, event_of
 from adapters.base import RunHandle, RunRequest, Status, Target
 from adapters.podspec import RUN_LABEL
@@ -15,7 +15,7 @@ from adapters.targets import PIPELINE_NAMESPACE
 from adapters.workloads import PIPELINE
 from tests.conformance.suite import Bench
 
-pytestmark = [pytest.mark.kind, pytest.mark.usefixtures("cluster_is_up")]
+pytestmark = [pytest.mark.kind, pytest.mark.usefixtures("cluster_is_up", "alone")]
 
 
 @pytest.fixture(scope="module")
@@ -105,6 +105,27 @@ def test_the_schedule_and_the_shared_definition_are_there(argo: Bench) -> None:
 def test_metrics_are_readable(argo: Bench) -> None:
     assert isinstance(argo.runtime, ArgoRuntime)
     assert "argo_workflows" in argo.runtime.metrics()
+
+
+def test_a_run_right_after_its_template_is_made_finds_it(argo: Bench, driver: ArgoDriver) -> None:
+    """The controller's copy of the templates is behind: of 40 such runs 9 were errors before `prepare` waited."""
+    kube = argo.scene.where.kube
+    listing = kube.custom.list_namespaced_custom_object
+    for steps in range(101, 121):
+        request = argo.request("chain", steps=steps)
+        driver.prepare(request)
+        workflow = driver.workflow(request)
+        workflow["spec"]["suspend"] = True
+        kube.custom.create_namespaced_custom_object(**WORKFLOWS, body=workflow)
+        phases = (
+            found.get("status", {}).get("phase")
+            for _, found in kube.follow(listing, request.run_id, 60, **WORKFLOWS)
+        )
+        assert next(phase for phase in phases if phase) == "Running"
+        assert driver.cancel(request.run_id)
+        kube.custom.delete_namespaced_custom_object(
+            **{**WORKFLOWS, "plural": "workflowtemplates"}, name=f"chain-{steps}"
+        )
 
 
 def test_an_event_without_the_token_is_refused(

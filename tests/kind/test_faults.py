@@ -13,7 +13,7 @@ from bench.store import Store
 from tests.conformance.suite import Bench
 from tests.kind.test_run import BENCH
 
-pytestmark = [pytest.mark.kind, pytest.mark.usefixtures("cluster_is_up")]
+pytestmark = [pytest.mark.kind, pytest.mark.usefixtures("cluster_is_up", "alone")]
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from bench.observe import ClusterScene
 from bench.records import RunRecord
 from bench.store import Store
 
-pytestmark = [pytest.mark.kind, pytest.mark.usefixtures("cluster_is_up")]
+pytestmark = [pytest.mark.kind, pytest.mark.usefixtures("cluster_is_up", "alone")]
 BENCH = [sys.executable, "-m", "bench"]
 
 
