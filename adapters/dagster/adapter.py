@@ -1,6 +1,8 @@
 """Dagster 1.13: runs by GraphQL, on any target."""
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from adapters.base import (
     BenchError,
@@ -14,8 +16,8 @@ from adapters.base import (
     Unsupported,
 )
 from adapters.dagster import cluster, local
-from adapters.dagster.api import DELETE, SCHEDULE, SENSOR, TERMINATE, WIPE
-from adapters.dagster.names import job_name
+from adapters.dagster.api import CANCEL, DELETE, SCHEDULE, SENSOR, TERMINATE, WIPE
+from adapters.dagster.names import AS_SHIPPED, DAILY, job_name, run_of_day
 from adapters.dagster.placed import Trigger, cron_of, delivery, names_in, needed, run_config, trigger_name
 from adapters.dagster.records import first_failure, timeline_of
 from adapters.dagster.runtime import UNFINISHED, Site
@@ -26,8 +28,13 @@ from adapters.workloads import WORKLOADS
 RUN_TAG = "bench/run-id"
 TERMINAL = {"SUCCESS": Status.SUCCEEDED, "FAILURE": Status.FAILED, "CANCELED": Status.CANCELLED}
 EVALUATED = ("SKIPPED", "SUCCESS")
+REQUESTED = "REQUESTED"
+UNDER_WAY = (REQUESTED, "CANCELING", "FAILING")
+"""A backfill that is not over."""
 POLL_SECONDS = 0.2
 CANCEL_SECONDS = 30.0
+CALLED_OFF_SECONDS = 150.0
+"""Longest time until a backfill's runs are over: the daemon ends them at one look, and sees that at another."""
 DAEMON_SECONDS = 10.0
 """How long the daemon may take to know a new schedule: it looks every second, and loads all definitions."""
 RELOAD_SECONDS = 120.0
@@ -37,6 +44,14 @@ RELOAD_SECONDS = 120.0
 def job_of(request: RunRequest) -> str:
     """The job that a request wants."""
     return job_name(request.workload, request.steps, request.retries_as_shipped)
+
+
+@dataclass(frozen=True)
+class Backfill:
+    """What Dagster calls a backfill, and the runs that it has made, one for each day."""
+
+    native_id: str
+    runs: tuple[RunHandle, ...]
 
 
 class DagsterDriver:
@@ -68,6 +83,7 @@ class DagsterDriver:
         """Have `jobs` and `triggers` in the code location, and beside them only jobs of runs under way."""
         known = self.site.placed()
         running = {run["jobName"] for run in self.api.find(statuses=list(UNFINISHED))}
+        running |= {each["job"] for each in self.api.backfilling()}
         wanted = needed(known, running, jobs, triggers)
         for trigger in known["triggers"]:
             if trigger not in triggers:
@@ -159,6 +175,50 @@ class DagsterDriver:
             run_id=request.run_id, native_id=native_id, submit_ns=submit_ns, accepted_ns=accepted_ns
         )
 
+    def backfill(self, request: RunRequest, days: Sequence[str], deadline_seconds: float) -> Backfill:
+        """Have Dagster run the recommender, up to the registered model, for each day such as `2025-01-31`.
+
+        Returns when the daemon, which looks every 30 s, has made their runs. Each has an id of its own, `run_of_day`;
+        `cancel` with the request's ends all. Raises `BenchError` where it is refused, or not done in time.
+        """
+        job = DAILY + AS_SHIPPED if request.retries_as_shipped else DAILY
+        self._place({job}, self._waiting())
+        execution = self.site.execution(request.configuration, request.run_id)
+        config = run_config(request.run_id, request.parameters, execution)
+        submit_ns = time.time_ns()
+        native_id = self.api.backfill(job, days, config, self._tags(request.run_id))
+        accepted_ns = time.time_ns()
+        end = time.monotonic() + deadline_seconds
+        while True:
+            status, made, error = self.api.backfilled(native_id)
+            if made.keys() >= set(days):
+                break
+            if status != REQUESTED or time.monotonic() > end:
+                self.cancel(request.run_id)
+                raise BenchError(f"dagster makes no runs: {error or status}", "see the daemon's log")
+            time.sleep(POLL_SECONDS)
+        return Backfill(
+            native_id=native_id,
+            runs=tuple(
+                RunHandle(
+                    run_id=run_of_day(request.run_id, day),
+                    native_id=made[day],
+                    submit_ns=submit_ns,
+                    accepted_ns=accepted_ns,
+                )
+                for day in days
+            ),
+        )
+
+    def backfilled(self, backfill: Backfill, deadline_seconds: float) -> str:
+        """Dagster's word for how a backfill ended. Raises `BenchError` where it is not over in time."""
+        end = time.monotonic() + deadline_seconds
+        while (status := self.api.backfilled(backfill.native_id)[0]) in UNDER_WAY:
+            if time.monotonic() > end:
+                raise BenchError("dagster does not end the backfill", "see the daemon's log")
+            time.sleep(POLL_SECONDS)
+        return status
+
     def _trigger(self, request: RunRequest, cron: str = "") -> Trigger:
         return {
             "run_id": request.run_id,
@@ -210,7 +270,7 @@ class DagsterDriver:
             time.sleep(min(POLL_SECONDS, max(0.0, end - time.monotonic())))
 
     def cancel(self, run_id: str) -> bool:
-        """Take its schedule or listener away; terminate the run, end what is left of it, delete it.
+        """Take its schedule, listener or backfill away; terminate the run, end what is left of it, delete it.
 
         Servers that do not run, since a command was killed, run for as long as that takes.
         """
@@ -222,6 +282,10 @@ class DagsterDriver:
             waits = any(each["run_id"] == run_id for each in self.site.placed()["triggers"])
             if waits:
                 self._place(set(), self._waiting(but=run_id))
+            for each in self.api.backfilling():
+                if each["tags"].get(RUN_TAG) == run_id:
+                    self._call_off(each["id"])
+                    waits = True
             found = self._runs(run_id)
             for native_id in found:
                 self._terminate(native_id)
@@ -231,6 +295,13 @@ class DagsterDriver:
             if not on:
                 self.site.scale(False)
         return waits or bool(found)
+
+    def _call_off(self, backfill_id: str) -> None:
+        """Cancel a backfill, and let the daemon end its runs: it may be making one just now."""
+        self.api.ask(CANCEL, id=backfill_id)
+        end = time.monotonic() + CALLED_OFF_SECONDS
+        while self.api.backfilled(backfill_id)[0] in UNDER_WAY and time.monotonic() < end:
+            time.sleep(POLL_SECONDS)
 
     def _terminate(self, native_id: str) -> None:
         """Ask the run to end; mark it as cancelled where it does not."""

@@ -1,7 +1,7 @@
 """Dagster's GraphQL API over one kept-alive connection."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ Answer = dict[str, Any]
 PAGE = 1000
 """Events in one answer."""
 ATTEMPTS, PAUSE_SECONDS = 3, 0.5
+WHERE = {"repositoryName": REPOSITORY, "repositoryLocationName": LOCATION}
 
 LAUNCH = """
 mutation ($job: String!, $repository: String!, $location: String!, $config: RunConfigData, $tags: [ExecutionTag!]) {
@@ -70,6 +71,41 @@ RELOAD = """
 mutation ($location: String!) {
   answer: reloadRepositoryLocation(repositoryLocationName: $location) { __typename ... on Error { message } }
 }"""
+BACKFILL = """
+mutation ($params: LaunchBackfillParams!) {
+  answer: launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on RunConfigValidationInvalid { errors { message } }
+    ... on Error { message }
+  }
+}"""
+BACKFILLED = """
+query ($id: String!) {
+  answer: partitionBackfillOrError(backfillId: $id) {
+    __typename
+    ... on PartitionBackfill {
+      status
+      error { message }
+      partitionStatuses { results { partitionName runId } }
+    }
+    ... on Error { message }
+  }
+}"""
+BACKFILLING = """
+query {
+  answer: partitionBackfillsOrError(status: REQUESTED) {
+    __typename
+    ... on PartitionBackfills { results { id partitionSetName tags { key value } } }
+    ... on Error { message }
+  }
+}"""
+CANCEL = """
+mutation ($id: String!) {
+  answer: cancelPartitionBackfill(backfillId: $id) { __typename ... on Error { message } }
+}"""
+PARTITIONS_OF = "_partition_set"
+"""What Dagster calls the partitions of a job: its name and this."""
 SCHEDULE, SENSOR = "Schedule", "Sensor"
 START = """
 mutation ($selector: %(kind)sSelector!) {
@@ -166,11 +202,47 @@ class Api:
             repository=REPOSITORY,
             location=LOCATION,
             config=config,
-            tags=[{"key": key, "value": value} for key, value in tags.items()],
+            tags=_pairs(tags),
         )
         if answer["__typename"] != "LaunchRunSuccess":
             raise BenchError(f"dagster refuses to run {job}: {why(answer)}", "bench doctor")
         return str(answer["run"]["runId"])
+
+    def backfill(self, job: str, partitions: Sequence[str], config: Answer, tags: dict[str, str]) -> str:
+        """Ask for a run of each of the job's partitions; the backfill's id. Raises `BenchError` where refused."""
+        params = {
+            "selector": {"partitionSetName": job + PARTITIONS_OF, "repositorySelector": WHERE},
+            "partitionNames": list(partitions),
+            "runConfigData": config,
+            "tags": _pairs(tags),
+        }
+        answer = self.ask(BACKFILL, params=params)
+        if answer["__typename"] != "LaunchBackfillSuccess":
+            raise BenchError(f"dagster refuses the backfill of {job}: {why(answer)}", "bench doctor")
+        return str(answer["backfillId"])
+
+    def backfilled(self, backfill_id: str) -> tuple[str, dict[str, str], str]:
+        """A backfill's status, the runs that it has made by their partitions, and its error, if any."""
+        answer = self.ask(BACKFILLED, id=backfill_id)
+        if answer["__typename"] != "PartitionBackfill":
+            raise BenchError(f"dagster cannot read backfill {backfill_id}: {why(answer)}", "bench doctor")
+        found = (answer["partitionStatuses"] or {}).get("results") or ()
+        runs = {each["partitionName"]: str(each["runId"]) for each in found if each["runId"]}
+        return answer["status"], runs, (answer["error"] or {}).get("message") or ""
+
+    def backfilling(self) -> list[Answer]:
+        """Backfills that are not over: each with `id`, `job` and `tags`."""
+        answer = self.ask(BACKFILLING)
+        if answer["__typename"] != "PartitionBackfills":
+            raise BenchError(f"dagster cannot list its backfills: {why(answer)}", "bench doctor")
+        return [
+            {
+                "id": each["id"],
+                "job": (each["partitionSetName"] or "").removesuffix(PARTITIONS_OF),
+                "tags": {tag["key"]: tag["value"] for tag in each["tags"]},
+            }
+            for each in answer["results"]
+        ]
 
     def find(self, **wanted: Any) -> list[Answer]:
         """Runs that a `RunsFilter` lets through, the newest first."""
@@ -258,8 +330,11 @@ class Api:
 
 
 def _selector(kind: str, name: str) -> Answer:
-    where = {"repositoryName": REPOSITORY, "repositoryLocationName": LOCATION}
-    return {**where, f"{kind.lower()}Name": name}
+    return {**WHERE, f"{kind.lower()}Name": name}
+
+
+def _pairs(tags: Mapping[str, str]) -> list[Answer]:
+    return [{"key": key, "value": value} for key, value in tags.items()]
 
 
 def why(answer: Answer) -> str:
