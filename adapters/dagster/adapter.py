@@ -1,5 +1,6 @@
 """Dagster 1.13: runs by GraphQL, on any target."""
 
+import itertools
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,16 +17,18 @@ from adapters.base import (
     Unsupported,
 )
 from adapters.dagster import cluster, local
-from adapters.dagster.api import CANCEL, DELETE, SCHEDULE, SENSOR, TERMINATE, WIPE
+from adapters.dagster.api import CANCEL, DELETE, SCHEDULE, SENSOR, TERMINATE, WIPE, Answer
 from adapters.dagster.names import AS_SHIPPED, DAILY, job_name, run_of_day
 from adapters.dagster.placed import Trigger, cron_of, delivery, names_in, needed, run_config, trigger_name
 from adapters.dagster.records import first_failure, timeline_of
-from adapters.dagster.runtime import UNFINISHED, Site
+from adapters.dagster.runtime import RUN_RETRIES, UNFINISHED, Site
 from adapters.local.target import connect_local
 from adapters.targets import connect
 from adapters.workloads import WORKLOADS
 
 RUN_TAG = "bench/run-id"
+MAX_RETRIES, WILL_RETRY, RETRIED_AS = "dagster/max_retries", "dagster/will_retry", "dagster/auto_retry_run_id"
+"""Tags of run retries: the first is ours, Dagster adds the others when a run fails."""
 TERMINAL = {"SUCCESS": Status.SUCCEEDED, "FAILURE": Status.FAILED, "CANCELED": Status.CANCELLED}
 EVALUATED = ("SKIPPED", "SUCCESS")
 REQUESTED = "REQUESTED"
@@ -114,15 +117,16 @@ class DagsterDriver:
         config = run_config(request.run_id, request.parameters, execution)
         submit_ns = time.time_ns()
         there = self._runs(request.run_id)
-        native_id = (
-            there[-1] if there else self.api.launch(job_of(request), config, self._tags(request.run_id))
-        )
+        native_id = there[-1] if there else self.api.launch(job_of(request), config, self._tags(request))
         return RunHandle(
             run_id=request.run_id, native_id=native_id, submit_ns=submit_ns, accepted_ns=time.time_ns()
         )
 
-    def _tags(self, run_id: str) -> dict[str, str]:
-        return {RUN_TAG: run_id, **self.site.tags(run_id)}
+    def _tags(self, request: RunRequest) -> dict[str, str]:
+        tags = {RUN_TAG: request.run_id, **self.site.tags(request.run_id)}
+        if request.configuration == RUN_RETRIES and not request.retries_as_shipped:
+            tags[MAX_RETRIES] = "2"
+        return tags
 
     def schedule(self, request: RunRequest) -> None:
         """Place a schedule for that minute and turn it on.
@@ -186,7 +190,7 @@ class DagsterDriver:
         execution = self.site.execution(request.configuration, request.run_id)
         config = run_config(request.run_id, request.parameters, execution)
         submit_ns = time.time_ns()
-        native_id = self.api.backfill(job, days, config, self._tags(request.run_id))
+        native_id = self.api.backfill(job, days, config, self._tags(request))
         accepted_ns = time.time_ns()
         end = time.monotonic() + deadline_seconds
         while True:
@@ -226,7 +230,7 @@ class DagsterDriver:
             "cron": cron,
             "parameters": dict(request.parameters) if cron else {},
             "execution": self.site.execution(request.configuration, request.run_id),
-            "tags": self._tags(request.run_id),
+            "tags": self._tags(request),
         }
 
     def _started(self, run_id: str, deadline_seconds: float) -> str:
@@ -243,22 +247,27 @@ class DagsterDriver:
         return [str(run["runId"]) for run in found]
 
     def wait(self, handle: RunHandle, deadline_seconds: float) -> RunOutcome:
-        """Ask for the status every 0.2 s until it is terminal or the deadline has passed."""
-        last_ns, state = handle.accepted_ns, "unknown"
+        """Ask for the status every 0.2 s until it is terminal or the deadline has passed.
+
+        A failed run that Dagster runs again is followed.
+        """
+        last_ns, state, native_id = handle.accepted_ns, "unknown", handle.native_id
         end = time.monotonic() + deadline_seconds
         while True:
             asked_ns = time.time_ns()
-            run = self.api.run(handle.native_id)
+            run = self.api.run(native_id)
             seen_ns, monotonic_ns = time.time_ns(), time.monotonic_ns()
             state = run["status"] if run else "deleted"
             status, reason = TERMINAL.get(state, Status.CANCELLED if run is None else None), ""
+            if status is Status.FAILED and (again := self._again(native_id)):
+                status, native_id = None, again
             if status is None:
                 last_ns = asked_ns
                 if time.monotonic() > end:
                     status, reason = Status.TIMEOUT, f"still {state} after {deadline_seconds:.0f} s"
             if status is not None:
                 if status is Status.FAILED:
-                    reason = first_failure(self.api.events(handle.native_id))
+                    reason = first_failure(self.api.events(native_id))
                 return RunOutcome(
                     status=status,
                     last_non_terminal_ns=last_ns,
@@ -268,6 +277,23 @@ class DagsterDriver:
                     native_status=state,
                 )
             time.sleep(min(POLL_SECONDS, max(0.0, end - time.monotonic())))
+
+    def _again(self, native_id: str) -> str:
+        """The run that a failed one is run again as; its own id until there is one, empty where there will be none."""
+        tags = self.api.tags(native_id)
+        if MAX_RETRIES not in tags or tags.get(WILL_RETRY) == "false":
+            return ""
+        return tags.get(RETRIED_AS, native_id)
+
+    def _with_retries(self, native_id: str) -> dict[str, Answer]:
+        """A run and those that it was run again as, in their order: status and times by id."""
+        found: dict[str, Answer] = {}
+        while native_id and native_id not in found:
+            run = self.api.run(native_id) or {}
+            found[native_id] = run
+            failed = TERMINAL.get(run.get("status", "")) is Status.FAILED
+            native_id = self._again(native_id) if failed else ""
+        return found
 
     def cancel(self, run_id: str) -> bool:
         """Take its schedule, listener or backfill away; terminate the run, end what is left of it, delete it.
@@ -324,14 +350,19 @@ class DagsterDriver:
         return run is None or run["status"] in TERMINAL
 
     def timeline(self, handle: RunHandle) -> Timeline:
-        """From the run's event log."""
-        native_id = handle.native_id
-        run = self.api.run(native_id)
-        return timeline_of(handle.run_id, run or {}, self.api.events(native_id), self.site.pods(native_id))
+        """From the run's event log, and those of the runs that it was run again as."""
+        runs = self._with_retries(handle.native_id)
+        first, *_ = answers = list(runs.values())
+        whole = {**answers[-1], "startTime": first.get("startTime")}
+        events = itertools.chain.from_iterable(map(self.api.events, runs))
+        pods = {job: pod for native_id in runs for job, pod in self.site.pods(native_id).items()}
+        return timeline_of(handle.run_id, whole, events, pods)
 
     def logs(self, handle: RunHandle, step: str) -> str:
         """What the step's attempts printed; where they share a process, what all of its steps printed."""
-        return self.site.printed(handle.native_id, step)
+        return "".join(
+            self.site.printed(native_id, step) for native_id in self._with_retries(handle.native_id)
+        )
 
 
 class DagsterAdapter:
@@ -345,7 +376,7 @@ class DagsterAdapter:
         return (Target.LOCAL, Target.KIND)
 
     def configurations(self, target: Target) -> tuple[Configuration, ...]:
-        """Each differs from `default` in one documented setting."""
+        """Each differs from `default` in one documented setting, `run-retries` from `in-process`."""
         return {Target.LOCAL: local.CONFIGURATIONS, Target.KIND: cluster.CONFIGURATIONS}.get(target, ())
 
     def workloads(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Dagster's GraphQL API over one kept-alive connection."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,10 @@ query ($filter: RunsFilter!) {
 RUN = """
 query ($id: ID!) {
   answer: runOrError(runId: $id) { __typename ... on Run { status startTime endTime } ... on Error { message } }
+}"""
+TAGS = """
+query ($id: ID!) {
+  answer: runOrError(runId: $id) { __typename ... on Run { tags { key value } } ... on Error { message } }
 }"""
 EVENTS = """
 query ($id: ID!, $after: String, $limit: Int) {
@@ -239,7 +243,7 @@ class Api:
             {
                 "id": each["id"],
                 "job": (each["partitionSetName"] or "").removesuffix(PARTITIONS_OF),
-                "tags": {tag["key"]: tag["value"] for tag in each["tags"]},
+                "tags": _texts(each["tags"]),
             }
             for each in answer["results"]
         ]
@@ -260,6 +264,10 @@ class Api:
         if answer["__typename"] != "Run":
             raise BenchError(f"dagster cannot read run {run_id}: {why(answer)}", "bench doctor")
         return answer
+
+    def tags(self, run_id: str) -> dict[str, str]:
+        """A run's tags; empty where there is no such run."""
+        return _texts(self.ask(TAGS, id=run_id).get("tags") or ())
 
     def events(self, run_id: str) -> Iterator[Answer]:
         """A run's event log, in order."""
@@ -335,6 +343,10 @@ def _selector(kind: str, name: str) -> Answer:
 
 def _pairs(tags: Mapping[str, str]) -> list[Answer]:
     return [{"key": key, "value": value} for key, value in tags.items()]
+
+
+def _texts(pairs: Iterable[Answer]) -> dict[str, str]:
+    return {pair["key"]: pair["value"] for pair in pairs}
 
 
 def why(answer: Answer) -> str:

@@ -1,5 +1,6 @@
 """Dagster on this machine."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import ClassVar
 
@@ -7,9 +8,11 @@ import pytest
 
 from adapters.base import BenchError, Gap, Status, Target
 from adapters.dagster.adapter import DagsterDriver
+from adapters.dagster.runtime import RUN_RETRIES
 from adapters.workloads import PIPELINE
+from bench.verify import verify
 from core.data import load
-from tests.conformance.suite import Bench, LocalConformance
+from tests.conformance.suite import Bench, LocalConformance, fault
 
 NO_APPROVAL = Gap(
     "approval_waits",
@@ -67,6 +70,39 @@ class Backfills:
         assert isinstance(bench.driver, DagsterDriver)
         with pytest.raises(BenchError, match="2024-12-31"):
             bench.driver.backfill(bench.request("pipeline"), ["2024-12-31"], 60)
+
+
+class TestDagsterRunRetries:
+    """The configuration whose steps die with their run; what it shares with the others is asked above."""
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def bench(cls) -> Iterator[Bench]:
+        bench = Bench("dagster", Target.LOCAL, RUN_RETRIES)
+        bench.runtime.deploy(RUN_RETRIES)
+        yield bench
+        bench.runtime.undeploy()
+
+    def test_a_killed_run_is_run_again_from_where_it_was(self, bench: Bench) -> None:
+        ran = bench.run("pipeline", fault=fault("register", "exit137", 1))
+        assert ran.outcome.status is Status.SUCCEEDED, ran.outcome.reason
+        verdict = verify(ran.scenario("dagster", Target.LOCAL), ran.ledger, ran.timeline)
+        assert verdict.ok, verdict.problems
+        assert Counter(e["step"] for e in ran.events("start")) == Counter([*PIPELINE, "register"])
+        assert bench.driver.cancel(ran.handle.run_id)
+        assert not bench.driver.cancel(ran.handle.run_id)
+
+    def test_a_step_that_raises_is_left_to_its_own_retries(self, bench: Bench) -> None:
+        ran = bench.run("chain", steps=1, fault=fault("probe", "exception", 1, 2, 3))
+        assert ran.outcome.status is Status.FAILED
+        assert [e["attempt"] for e in ran.events("start")] == [1, 2, 3]
+
+    def test_as_shipped_a_killed_run_stays_failed(self, bench: Bench) -> None:
+        request = bench.request("chain", steps=1, fault=fault("probe", "exit137", 1))
+        handle = bench.start(bench.known(request.model_copy(update={"retries_as_shipped": True})))
+        ran = bench.finish(handle)
+        assert ran.outcome.status is Status.FAILED
+        assert [e["attempt"] for e in ran.events("start")] == [1]
 
 
 class TestDagsterBackfill(Backfills):
