@@ -1,6 +1,9 @@
 """Dagster 1.13: runs by GraphQL, on any target."""
 
+import itertools
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from adapters.base import (
     BenchError,
@@ -15,20 +18,27 @@ from adapters.base import (
 )
 from adapters.cron import cron_of
 from adapters.dagster import cluster, local
-from adapters.dagster.api import DELETE, SCHEDULE, SENSOR, TERMINATE, WIPE
-from adapters.dagster.names import job_name
+from adapters.dagster.api import CANCEL, DELETE, SCHEDULE, SENSOR, TERMINATE, WIPE, Answer
+from adapters.dagster.names import AS_SHIPPED, DAILY, job_name, run_of_day
 from adapters.dagster.placed import Trigger, delivery, names_in, needed, run_config, trigger_name
 from adapters.dagster.records import first_failure, timeline_of
-from adapters.dagster.runtime import UNFINISHED, Site
+from adapters.dagster.runtime import RUN_RETRIES, UNFINISHED, Site
 from adapters.local.target import connect_local
 from adapters.targets import connect
 from adapters.workloads import WORKLOADS
 
 RUN_TAG = "bench/run-id"
+MAX_RETRIES, WILL_RETRY, RETRIED_AS = "dagster/max_retries", "dagster/will_retry", "dagster/auto_retry_run_id"
+"""Tags of run retries: the first is ours, Dagster adds the others when a run fails."""
 TERMINAL = {"SUCCESS": Status.SUCCEEDED, "FAILURE": Status.FAILED, "CANCELED": Status.CANCELLED}
 EVALUATED = ("SKIPPED", "SUCCESS")
+REQUESTED = "REQUESTED"
+UNDER_WAY = (REQUESTED, "CANCELING", "FAILING")
+"""A backfill that is not over."""
 POLL_SECONDS = 0.2
 CANCEL_SECONDS = 30.0
+CALLED_OFF_SECONDS = 150.0
+"""Longest time until a backfill's runs are over: the daemon ends them at one look, and sees that at another."""
 DAEMON_SECONDS = 10.0
 """How long the daemon may take to know a new schedule: it looks every second, and loads all definitions."""
 RELOAD_SECONDS = 120.0
@@ -38,6 +48,14 @@ RELOAD_SECONDS = 120.0
 def job_of(request: RunRequest) -> str:
     """The job that a request wants."""
     return job_name(request.workload, request.steps, request.retries_as_shipped)
+
+
+@dataclass(frozen=True)
+class Backfill:
+    """What Dagster calls a backfill, and the runs that it has made, one for each day."""
+
+    native_id: str
+    runs: tuple[RunHandle, ...]
 
 
 class DagsterDriver:
@@ -69,6 +87,7 @@ class DagsterDriver:
         """Have `jobs` and `triggers` in the code location, and beside them only jobs of runs under way."""
         known = self.site.placed()
         running = {run["jobName"] for run in self.api.find(statuses=list(UNFINISHED))}
+        running |= {each["job"] for each in self.api.backfilling()}
         wanted = needed(known, running, jobs, triggers)
         for trigger in known["triggers"]:
             if trigger not in triggers:
@@ -99,15 +118,16 @@ class DagsterDriver:
         config = run_config(request.run_id, request.parameters, execution)
         submit_ns = time.time_ns()
         there = self._runs(request.run_id)
-        native_id = (
-            there[-1] if there else self.api.launch(job_of(request), config, self._tags(request.run_id))
-        )
+        native_id = there[-1] if there else self.api.launch(job_of(request), config, self._tags(request))
         return RunHandle(
             run_id=request.run_id, native_id=native_id, submit_ns=submit_ns, accepted_ns=time.time_ns()
         )
 
-    def _tags(self, run_id: str) -> dict[str, str]:
-        return {RUN_TAG: run_id, **self.site.tags(run_id)}
+    def _tags(self, request: RunRequest) -> dict[str, str]:
+        tags = {RUN_TAG: request.run_id, **self.site.tags(request.run_id)}
+        if request.configuration == RUN_RETRIES and not request.retries_as_shipped:
+            tags[MAX_RETRIES] = "2"
+        return tags
 
     def schedule(self, request: RunRequest) -> None:
         """Place a schedule for that minute and turn it on.
@@ -160,6 +180,50 @@ class DagsterDriver:
             run_id=request.run_id, native_id=native_id, submit_ns=submit_ns, accepted_ns=accepted_ns
         )
 
+    def backfill(self, request: RunRequest, days: Sequence[str], deadline_seconds: float) -> Backfill:
+        """Have Dagster run the recommender, up to the registered model, for each day such as `2025-01-31`.
+
+        Returns when the daemon, which looks every 30 s, has made their runs. Each has an id of its own, `run_of_day`;
+        `cancel` with the request's ends all. Raises `BenchError` where it is refused, or not done in time.
+        """
+        job = DAILY + AS_SHIPPED if request.retries_as_shipped else DAILY
+        self._place({job}, self._waiting())
+        execution = self.site.execution(request.configuration, request.run_id)
+        config = run_config(request.run_id, request.parameters, execution)
+        submit_ns = time.time_ns()
+        native_id = self.api.backfill(job, days, config, self._tags(request))
+        accepted_ns = time.time_ns()
+        end = time.monotonic() + deadline_seconds
+        while True:
+            status, made, error = self.api.backfilled(native_id)
+            if made.keys() >= set(days):
+                break
+            if status != REQUESTED or time.monotonic() > end:
+                self.cancel(request.run_id)
+                raise BenchError(f"dagster makes no runs: {error or status}", "see the daemon's log")
+            time.sleep(POLL_SECONDS)
+        return Backfill(
+            native_id=native_id,
+            runs=tuple(
+                RunHandle(
+                    run_id=run_of_day(request.run_id, day),
+                    native_id=made[day],
+                    submit_ns=submit_ns,
+                    accepted_ns=accepted_ns,
+                )
+                for day in days
+            ),
+        )
+
+    def backfilled(self, backfill: Backfill, deadline_seconds: float) -> str:
+        """Dagster's word for how a backfill ended. Raises `BenchError` where it is not over in time."""
+        end = time.monotonic() + deadline_seconds
+        while (status := self.api.backfilled(backfill.native_id)[0]) in UNDER_WAY:
+            if time.monotonic() > end:
+                raise BenchError("dagster does not end the backfill", "see the daemon's log")
+            time.sleep(POLL_SECONDS)
+        return status
+
     def _trigger(self, request: RunRequest, cron: str = "") -> Trigger:
         return {
             "run_id": request.run_id,
@@ -167,7 +231,7 @@ class DagsterDriver:
             "cron": cron,
             "parameters": dict(request.parameters) if cron else {},
             "execution": self.site.execution(request.configuration, request.run_id),
-            "tags": self._tags(request.run_id),
+            "tags": self._tags(request),
         }
 
     def _started(self, run_id: str, deadline_seconds: float) -> str:
@@ -184,22 +248,27 @@ class DagsterDriver:
         return [str(run["runId"]) for run in found]
 
     def wait(self, handle: RunHandle, deadline_seconds: float) -> RunOutcome:
-        """Ask for the status every 0.2 s until it is terminal or the deadline has passed."""
-        last_ns, state = handle.accepted_ns, "unknown"
+        """Ask for the status every 0.2 s until it is terminal or the deadline has passed.
+
+        A failed run that Dagster runs again is followed.
+        """
+        last_ns, state, native_id = handle.accepted_ns, "unknown", handle.native_id
         end = time.monotonic() + deadline_seconds
         while True:
             asked_ns = time.time_ns()
-            run = self.api.run(handle.native_id)
+            run = self.api.run(native_id)
             seen_ns, monotonic_ns = time.time_ns(), time.monotonic_ns()
             state = run["status"] if run else "deleted"
             status, reason = TERMINAL.get(state, Status.CANCELLED if run is None else None), ""
+            if status is Status.FAILED and (again := self._again(native_id)):
+                status, native_id = None, again
             if status is None:
                 last_ns = asked_ns
                 if time.monotonic() > end:
                     status, reason = Status.TIMEOUT, f"still {state} after {deadline_seconds:.0f} s"
             if status is not None:
                 if status is Status.FAILED:
-                    reason = first_failure(self.api.events(handle.native_id))
+                    reason = first_failure(self.api.events(native_id))
                 return RunOutcome(
                     status=status,
                     last_non_terminal_ns=last_ns,
@@ -210,8 +279,25 @@ class DagsterDriver:
                 )
             time.sleep(min(POLL_SECONDS, max(0.0, end - time.monotonic())))
 
+    def _again(self, native_id: str) -> str:
+        """The run that a failed one is run again as; its own id until there is one, empty where there will be none."""
+        tags = self.api.tags(native_id)
+        if MAX_RETRIES not in tags or tags.get(WILL_RETRY) == "false":
+            return ""
+        return tags.get(RETRIED_AS, native_id)
+
+    def _with_retries(self, native_id: str) -> dict[str, Answer]:
+        """A run and those that it was run again as, in their order: status and times by id."""
+        found: dict[str, Answer] = {}
+        while native_id and native_id not in found:
+            run = self.api.run(native_id) or {}
+            found[native_id] = run
+            failed = TERMINAL.get(run.get("status", "")) is Status.FAILED
+            native_id = self._again(native_id) if failed else ""
+        return found
+
     def cancel(self, run_id: str) -> bool:
-        """Take its schedule or listener away; terminate the run, end what is left of it, delete it.
+        """Take its schedule, listener or backfill away; terminate the run, end what is left of it, delete it.
 
         Servers that do not run, since a command was killed, run for as long as that takes.
         """
@@ -223,6 +309,10 @@ class DagsterDriver:
             waits = any(each["run_id"] == run_id for each in self.site.placed()["triggers"])
             if waits:
                 self._place(set(), self._waiting(but=run_id))
+            for each in self.api.backfilling():
+                if each["tags"].get(RUN_TAG) == run_id:
+                    self._call_off(each["id"])
+                    waits = True
             found = self._runs(run_id)
             for native_id in found:
                 self._terminate(native_id)
@@ -232,6 +322,13 @@ class DagsterDriver:
             if not on:
                 self.site.scale(False)
         return waits or bool(found)
+
+    def _call_off(self, backfill_id: str) -> None:
+        """Cancel a backfill, and let the daemon end its runs: it may be making one just now."""
+        self.api.ask(CANCEL, id=backfill_id)
+        end = time.monotonic() + CALLED_OFF_SECONDS
+        while self.api.backfilled(backfill_id)[0] in UNDER_WAY and time.monotonic() < end:
+            time.sleep(POLL_SECONDS)
 
     def _terminate(self, native_id: str) -> None:
         """Ask the run to end; mark it as cancelled where it does not."""
@@ -254,14 +351,19 @@ class DagsterDriver:
         return run is None or run["status"] in TERMINAL
 
     def timeline(self, handle: RunHandle) -> Timeline:
-        """From the run's event log."""
-        native_id = handle.native_id
-        run = self.api.run(native_id)
-        return timeline_of(handle.run_id, run or {}, self.api.events(native_id), self.site.pods(native_id))
+        """From the run's event log, and those of the runs that it was run again as."""
+        runs = self._with_retries(handle.native_id)
+        first, *_ = answers = list(runs.values())
+        whole = {**answers[-1], "startTime": first.get("startTime")}
+        events = itertools.chain.from_iterable(map(self.api.events, runs))
+        pods = {job: pod for native_id in runs for job, pod in self.site.pods(native_id).items()}
+        return timeline_of(handle.run_id, whole, events, pods)
 
     def logs(self, handle: RunHandle, step: str) -> str:
         """What the step's attempts printed; where they share a process, what all of its steps printed."""
-        return self.site.printed(handle.native_id, step)
+        return "".join(
+            self.site.printed(native_id, step) for native_id in self._with_retries(handle.native_id)
+        )
 
 
 class DagsterAdapter:
@@ -275,7 +377,7 @@ class DagsterAdapter:
         return (Target.LOCAL, Target.KIND)
 
     def configurations(self, target: Target) -> tuple[Configuration, ...]:
-        """Each differs from `default` in one documented setting."""
+        """Each differs from `default` in one documented setting, `run-retries` from `in-process`."""
         return {Target.LOCAL: local.CONFIGURATIONS, Target.KIND: cluster.CONFIGURATIONS}.get(target, ())
 
     def workloads(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Dagster's GraphQL API over one kept-alive connection."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ Answer = dict[str, Any]
 PAGE = 1000
 """Events in one answer."""
 ATTEMPTS, PAUSE_SECONDS = 3, 0.5
+WHERE = {"repositoryName": REPOSITORY, "repositoryLocationName": LOCATION}
 
 LAUNCH = """
 mutation ($job: String!, $repository: String!, $location: String!, $config: RunConfigData, $tags: [ExecutionTag!]) {
@@ -37,6 +38,10 @@ query ($filter: RunsFilter!) {
 RUN = """
 query ($id: ID!) {
   answer: runOrError(runId: $id) { __typename ... on Run { status startTime endTime } ... on Error { message } }
+}"""
+TAGS = """
+query ($id: ID!) {
+  answer: runOrError(runId: $id) { __typename ... on Run { tags { key value } } ... on Error { message } }
 }"""
 EVENTS = """
 query ($id: ID!, $after: String, $limit: Int) {
@@ -70,6 +75,41 @@ RELOAD = """
 mutation ($location: String!) {
   answer: reloadRepositoryLocation(repositoryLocationName: $location) { __typename ... on Error { message } }
 }"""
+BACKFILL = """
+mutation ($params: LaunchBackfillParams!) {
+  answer: launchPartitionBackfill(backfillParams: $params) {
+    __typename
+    ... on LaunchBackfillSuccess { backfillId }
+    ... on RunConfigValidationInvalid { errors { message } }
+    ... on Error { message }
+  }
+}"""
+BACKFILLED = """
+query ($id: String!) {
+  answer: partitionBackfillOrError(backfillId: $id) {
+    __typename
+    ... on PartitionBackfill {
+      status
+      error { message }
+      partitionStatuses { results { partitionName runId } }
+    }
+    ... on Error { message }
+  }
+}"""
+BACKFILLING = """
+query {
+  answer: partitionBackfillsOrError(status: REQUESTED) {
+    __typename
+    ... on PartitionBackfills { results { id partitionSetName tags { key value } } }
+    ... on Error { message }
+  }
+}"""
+CANCEL = """
+mutation ($id: String!) {
+  answer: cancelPartitionBackfill(backfillId: $id) { __typename ... on Error { message } }
+}"""
+PARTITIONS_OF = "_partition_set"
+"""What Dagster calls the partitions of a job: its name and this."""
 SCHEDULE, SENSOR = "Schedule", "Sensor"
 START = """
 mutation ($selector: %(kind)sSelector!) {
@@ -166,11 +206,47 @@ class Api:
             repository=REPOSITORY,
             location=LOCATION,
             config=config,
-            tags=[{"key": key, "value": value} for key, value in tags.items()],
+            tags=_pairs(tags),
         )
         if answer["__typename"] != "LaunchRunSuccess":
             raise BenchError(f"dagster refuses to run {job}: {why(answer)}", "bench doctor")
         return str(answer["run"]["runId"])
+
+    def backfill(self, job: str, partitions: Sequence[str], config: Answer, tags: dict[str, str]) -> str:
+        """Ask for a run of each of the job's partitions; the backfill's id. Raises `BenchError` where refused."""
+        params = {
+            "selector": {"partitionSetName": job + PARTITIONS_OF, "repositorySelector": WHERE},
+            "partitionNames": list(partitions),
+            "runConfigData": config,
+            "tags": _pairs(tags),
+        }
+        answer = self.ask(BACKFILL, params=params)
+        if answer["__typename"] != "LaunchBackfillSuccess":
+            raise BenchError(f"dagster refuses the backfill of {job}: {why(answer)}", "bench doctor")
+        return str(answer["backfillId"])
+
+    def backfilled(self, backfill_id: str) -> tuple[str, dict[str, str], str]:
+        """A backfill's status, the runs that it has made by their partitions, and its error, if any."""
+        answer = self.ask(BACKFILLED, id=backfill_id)
+        if answer["__typename"] != "PartitionBackfill":
+            raise BenchError(f"dagster cannot read backfill {backfill_id}: {why(answer)}", "bench doctor")
+        found = (answer["partitionStatuses"] or {}).get("results") or ()
+        runs = {each["partitionName"]: str(each["runId"]) for each in found if each["runId"]}
+        return answer["status"], runs, (answer["error"] or {}).get("message") or ""
+
+    def backfilling(self) -> list[Answer]:
+        """Backfills that are not over: each with `id`, `job` and `tags`."""
+        answer = self.ask(BACKFILLING)
+        if answer["__typename"] != "PartitionBackfills":
+            raise BenchError(f"dagster cannot list its backfills: {why(answer)}", "bench doctor")
+        return [
+            {
+                "id": each["id"],
+                "job": (each["partitionSetName"] or "").removesuffix(PARTITIONS_OF),
+                "tags": _texts(each["tags"]),
+            }
+            for each in answer["results"]
+        ]
 
     def find(self, **wanted: Any) -> list[Answer]:
         """Runs that a `RunsFilter` lets through, the newest first."""
@@ -188,6 +264,10 @@ class Api:
         if answer["__typename"] != "Run":
             raise BenchError(f"dagster cannot read run {run_id}: {why(answer)}", "bench doctor")
         return answer
+
+    def tags(self, run_id: str) -> dict[str, str]:
+        """A run's tags; empty where there is no such run."""
+        return _texts(self.ask(TAGS, id=run_id).get("tags") or ())
 
     def events(self, run_id: str) -> Iterator[Answer]:
         """A run's event log, in order."""
@@ -258,8 +338,15 @@ class Api:
 
 
 def _selector(kind: str, name: str) -> Answer:
-    where = {"repositoryName": REPOSITORY, "repositoryLocationName": LOCATION}
-    return {**where, f"{kind.lower()}Name": name}
+    return {**WHERE, f"{kind.lower()}Name": name}
+
+
+def _pairs(tags: Mapping[str, str]) -> list[Answer]:
+    return [{"key": key, "value": value} for key, value in tags.items()]
+
+
+def _texts(pairs: Iterable[Answer]) -> dict[str, str]:
+    return {pair["key"]: pair["value"] for pair in pairs}
 
 
 def why(answer: Answer) -> str:

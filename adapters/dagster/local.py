@@ -25,6 +25,7 @@ from adapters.dagster.runtime import (
     POSTGRES,
     PROCESSES,
     ROLES,
+    RUN_RETRIES,
     SERVERS,
     UNFINISHED,
     WEB,
@@ -54,6 +55,13 @@ CONFIGURATIONS = (
         source=EXECUTORS,
     ),
     Configuration(
+        name=RUN_RETRIES,
+        task="call",
+        knob="run_retries",
+        value="enabled, with the in_process executor",
+        source=f"{DOCS}/deployment/execution/run-retries.md",
+    ),
+    Configuration(
         name="sqlite",
         task="process",
         knob="storage",
@@ -71,6 +79,7 @@ EXECUTION: Mapping[str, Answer] = {
         }
     },
     "in-process": {"in_process": {}},
+    RUN_RETRIES: {"in_process": {}},
     "sqlite": PROCESSES,
 }
 """The executor's part of a run's configuration."""
@@ -92,6 +101,8 @@ class Home:
         settings: Answer = {"telemetry": {"enabled": False}, "run_monitoring": {"enabled": True}}
         if configuration != "sqlite":
             settings["storage"] = POSTGRES
+        if configuration == RUN_RETRIES:
+            settings["run_retries"] = {"enabled": True, "retry_on_asset_or_op_failure": False}
         return yaml.safe_dump(settings)
 
     def settings_now(self) -> str:

@@ -26,6 +26,8 @@ STEPS = {
 
 FIXED_JOBS = ("recommender", "sweep")
 """The jobs that the code location always has."""
+DAILY = "daily_recommender"
+"""The job with a partition for each day, and the prefix of its assets' keys."""
 AS_SHIPPED = "_as_shipped"
 
 
@@ -41,6 +43,11 @@ def job_name(workload: str, steps: int, as_shipped: bool = False) -> str:
 def plain(job: str) -> str:
     """The job of the same assets with our retries."""
     return job.removesuffix(AS_SHIPPED)
+
+
+def run_of_day(run_id: str, day: str) -> str:
+    """The id of a backfill's run for one day."""
+    return f"{run_id}-{day}"
 
 
 def member_of(step_key: str) -> Member | None:

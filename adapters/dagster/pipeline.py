@@ -17,10 +17,12 @@ from dagster import (
     AssetSpec,
     ConfigurableIOManager,
     ConfigurableResource,
+    DailyPartitionsDefinition,
     Definitions,
     EventLogEntry,
     ExecutorDefinition,
     Failure,
+    InitResourceContext,
     InputContext,
     Output,
     OutputContext,
@@ -32,12 +34,23 @@ from dagster import (
     asset,
     asset_sensor,
     define_asset_job,
+    map_asset_specs,
     multi_asset,
     schedule,
 )
+from pydantic import PrivateAttr
 
-from adapters.dagster.names import FIXED_JOBS, RUN_JOB, STEPS_AS, plain
-from adapters.dagster.placed import NOTHING, PLACED_FILE, Placed, Trigger, delivery, run_config, trigger_name
+from adapters.dagster.names import DAILY, FIXED_JOBS, RUN_JOB, STEPS_AS, plain, run_of_day
+from adapters.dagster.placed import (
+    NOTHING,
+    PLACED_FILE,
+    Placed,
+    Trigger,
+    delivery,
+    of_day,
+    run_config,
+    trigger_name,
+)
 from adapters.workloads import SWEEP
 from core.artifacts import join, read, write
 from core.config import load_config
@@ -49,24 +62,37 @@ Facts = dict[str, str]
 """What a step leaves: addresses, digests and numbers. An asset is the file behind an address."""
 RETRY = RetryPolicy(max_retries=2)
 """For each step of a job that has it; Dagster ships none."""
+PARTITION = "dagster/partition"
+"""The tag of a run of one partition."""
+FIRST_DAY = "2025-01-01"
 
 
 class Run(ConfigurableResource):  # type: ignore[misc, type-arg, unused-ignore]
-    """One run of the recommender, as its run config describes it."""
+    """One run of the recommender, as its run config describes it; the runs of a backfill share theirs."""
 
     run_id: str
     parameters: dict[str, str] = {}  # noqa: RUF012 - a pydantic field
+    _day: str = PrivateAttr(default="")
+
+    def setup_for_execution(self, context: InitResourceContext) -> None:
+        """Learn which partition the run is of, if any."""
+        self._day = context.run.tags.get(PARTITION, "") if context.run else ""
+
+    @property
+    def own_id(self) -> str:
+        """The run's id; in a backfill each day has its own."""
+        return run_of_day(self.run_id, self._day) if self._day else self.run_id
 
     def step(self, name: str, *inputs: Facts, index: int | None = None, **own: object) -> Facts:
-        """Run a step of the shared core; `own` goes before the run's parameters.
+        """Run a step of the shared core; `own` goes before what the day says, and that before the run's parameters.
 
         Raises `Failure`, not to be retried, for input that cannot work.
         """
-        settings = {**self.parameters, **own}
+        settings = {**self.parameters, **(of_day(self._day) if self._day else {}), **own}
         try:
             result = run_step(
                 name,
-                run_id=self.run_id,
+                run_id=self.own_id,
                 config=load_config("{}", [f"{key}={value}" for key, value in settings.items()]),
                 inputs={key: value for facts in inputs for key, value in facts.items()},
                 index=index,
@@ -93,7 +119,7 @@ class RunFolder(ConfigurableIOManager):  # type: ignore[misc, unused-ignore]
 
     def _place(self, key: AssetKey) -> str:
         root = Settings.from_environment().artifact_root
-        return join(root, self.run.run_id, "dagster", *key.path[:-1], f"{key.path[-1]}.json")
+        return join(root, self.run.own_id, "dagster", *key.path[:-1], f"{key.path[-1]}.json")
 
 
 @asset
@@ -215,6 +241,22 @@ def probes(job: str) -> list[AssetsDefinition]:
     return made
 
 
+def daily() -> list[AssetsDefinition]:
+    """The recommender up to the registered model, with a partition for each day.
+
+    What is served is not a past day's to change: which model it is would depend on whose run is the last to end.
+    """
+    past = [ratings, split, model, evaluation, registered_model]
+    moved = {key: key.with_prefix(DAILY) for made in past for key in made.keys}
+    days = DailyPartitionsDefinition(start_date=FIRST_DAY)
+    return [
+        *map_asset_specs(
+            lambda spec: spec.replace_attributes(partitions_def=days),
+            [made.with_attributes(asset_key_replacements=moved) for made in past],
+        )
+    ]
+
+
 def placed() -> Placed:
     """What this deployment has beside its fixed jobs; in the pods of a run that run's job alone."""
     if name := os.environ.get(RUN_JOB):
@@ -271,10 +313,12 @@ RECOMMENDER = [ratings, split, model, evaluation, registered_model, promotion, d
 CANDIDATES = [made for index in range(len(SWEEP)) for made in candidate(index)]
 FINALE = [best_candidate, registered_candidate]
 PLACED = placed()
-PROBES = {name: probes(name) for name in map(plain, PLACED["jobs"]) if name not in FIXED_JOBS}
+JOBS = {plain(name) for name in PLACED["jobs"]} - {*FIXED_JOBS}
+PAST = daily() if DAILY in JOBS else []
+PROBES = {name: probes(name) for name in sorted(JOBS - {DAILY})}
 SCHEDULED = [trigger for trigger in PLACED["triggers"] if trigger["cron"]]
 LISTENING = [trigger for trigger in PLACED["triggers"] if not trigger["cron"]]
-ASSETS = {"recommender": RECOMMENDER, "sweep": [ratings, *CANDIDATES, *FINALE], **PROBES}
+ASSETS = {"recommender": RECOMMENDER, "sweep": [ratings, *CANDIDATES, *FINALE], DAILY: PAST, **PROBES}
 
 
 def retries(job: str) -> RetryPolicy | None:
@@ -288,6 +332,7 @@ defs = Definitions(
         *RECOMMENDER,
         *CANDIDATES,
         *FINALE,
+        *PAST,
         *(made for group in PROBES.values() for made in group),
         *(AssetSpec(delivery(trigger["run_id"])) for trigger in LISTENING),
     ],

@@ -59,3 +59,8 @@ def run_config(run_id: str, parameters: Mapping[str, object], execution: Mapping
     """A run's configuration."""
     own = {"run_id": run_id, "parameters": {name: str(value) for name, value in parameters.items()}}
     return {"execution": {"config": execution}, "resources": {"run": {"config": own}}}
+
+
+def of_day(day: str) -> dict[str, int]:
+    """A day's parameters. Its ratings are those that the generator makes of its date: seed 20250131, for instance."""
+    return {"seed": int(day.replace("-", ""))}

@@ -22,7 +22,9 @@ WIDTH = 16
 PROCESSES: Answer = {"multiprocess": {"max_concurrent": WIDTH}}
 POSTGRES: Answer = {"postgres": {"postgres_url": {"env": DATABASE_URL}}}
 UNFINISHED = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
-NEEDED_DAEMONS = ("QUEUED_RUN_COORDINATOR", "MONITORING")
+NEEDED_DAEMONS = ("QUEUED_RUN_COORDINATOR", "MONITORING", "EVENT_LOG_CONSUMER")
+RUN_RETRIES = "run-retries"
+"""The configuration in which a run whose process died is run again."""
 
 
 class Site(Runtime, Protocol):

@@ -1,11 +1,14 @@
 """Dagster on kind."""
 
+from collections.abc import Iterator
 from typing import ClassVar
 
-from adapters.base import Gap
+import pytest
+
+from adapters.base import Gap, Target
 from adapters.installation import Installation
 from tests.conformance.suite import Bench, KindConformance
-from tests.conformance.test_dagster_local import NO_APPROVAL
+from tests.conformance.test_dagster_local import NO_APPROVAL, Backfills
 
 
 class TestDagsterOnKind(KindConformance):
@@ -27,3 +30,15 @@ class TestDagsterOnKind(KindConformance):
             *(item.metadata.name for item in own if "dagster" in item.metadata.name),
             *(name for name in databases if name == "dagster"),
         ]
+
+
+@pytest.mark.kind
+@pytest.mark.usefixtures("cluster_is_up")
+class TestDagsterBackfillOnKind(Backfills):
+    @pytest.fixture(scope="class")
+    @classmethod
+    def bench(cls) -> Iterator[Bench]:
+        bench = Bench("dagster", Target.KIND, "default")
+        bench.runtime.deploy("default")
+        yield bench
+        bench.runtime.scale(False)

@@ -11,13 +11,14 @@ from adapters.dagster import cluster
 from adapters.dagster.adapter import DagsterAdapter
 from adapters.dagster.api import why
 from adapters.dagster.local import CONFIGURATIONS, EXECUTION
-from adapters.dagster.names import STEPS, job_name, member_of, plain
+from adapters.dagster.names import AS_SHIPPED, DAILY, STEPS, job_name, member_of, plain, run_of_day
 from adapters.dagster.placed import (
     NOTHING,
     Placed,
     Trigger,
     names_in,
     needed,
+    of_day,
     run_config,
     trigger_name,
 )
@@ -140,6 +141,18 @@ def test_the_code_location_has_what_runs_need_and_no_more() -> None:
     waits = trigger("r-1")
     assert needed(NOTHING, set(), set(), [waits]) == {"jobs": ["chain_1"], "triggers": [waits]}
     assert needed(NOTHING, set(), {"sweep"}, [trigger("r-2", "recommender")])["jobs"] == []
+
+
+def test_partitions_are_there_only_while_a_backfill_needs_them() -> None:
+    asked = needed(NOTHING, set(), {DAILY + AS_SHIPPED}, [])
+    assert asked["jobs"] == [DAILY + AS_SHIPPED]
+    assert needed(asked, {DAILY + AS_SHIPPED}, {"recommender"}, []) == asked
+    assert needed(asked, set(), {"recommender"}, []) == NOTHING
+
+
+def test_a_day_is_a_run_and_a_seed() -> None:
+    assert run_of_day("conf-1a", "2025-01-31") == "conf-1a-2025-01-31"
+    assert of_day("2025-01-31") == {"seed": 20250131}
 
 
 def test_names_are_ones_that_dagster_takes() -> None:
