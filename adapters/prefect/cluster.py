@@ -12,7 +12,7 @@ from adapters.base import BenchError, Component, Configuration, RunRequest
 from adapters.installation import Installation, digest_of, render
 from adapters.kube import Document, Gone, explained
 from adapters.prefect.api import NotFound, PrefectApi
-from adapters.prefect.runtime import KNOB, NAME, POOL, SERVER, SETTINGS, WORKER, worker_health
+from adapters.prefect.runtime import ASSETS, KNOB, NAME, POOL, SERVER, SETTINGS, WORKER, worker_health
 from adapters.prefect.variants import STORE, environment
 from adapters.targets import PIPELINE_NAMESPACE, ClusterTarget
 
@@ -40,12 +40,14 @@ CONFIGURATIONS = (
         source=RUN_DEPLOYMENT,
     ),
     QUERY.model_copy(update={"name": "pods-tuned", "task": "pod"}),
+    ASSETS,
 )
 WORKER_SETTINGS: Mapping[str, Mapping[str, str]] = {
     "default": {},
     "tuned": {KNOB: "0.5"},
     "pods": {},
     "pods-tuned": {KNOB: "0.5"},
+    ASSETS.name: {},
 }
 READY_SECONDS = 120.0
 GONE_SECONDS = 120.0

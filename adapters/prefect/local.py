@@ -14,7 +14,7 @@ from adapters.local.network import free_port
 from adapters.local.processes import http_health
 from adapters.local.target import LocalTarget
 from adapters.prefect.api import Document, PrefectApi
-from adapters.prefect.runtime import KNOB, NAME, POOL, SERVER, SETTINGS, WORKER, worker_health
+from adapters.prefect.runtime import ASSETS, KNOB, NAME, POOL, SERVER, SETTINGS, WORKER, worker_health
 from adapters.prefect.variants import environment
 from cluster.state import write_atomic
 
@@ -35,12 +35,14 @@ CONFIGURATIONS = (
         value="sqlite (shipped; PostgreSQL in the other configurations)",
         source=f"{SETTINGS}#connection_url",
     ),
+    ASSETS,
 )
 WORKER_SETTINGS: Mapping[str, Mapping[str, str] | None] = {
     "default": {},
     "tuned": {KNOB: "0.5"},
     "in-process": None,
     "sqlite": {},
+    ASSETS.name: {},
 }
 """What the worker's environment has besides; None where there is no worker."""
 FLOW_RUN = "PREFECT__FLOW_RUN_ID"

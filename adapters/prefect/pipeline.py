@@ -2,12 +2,13 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from prefect import flow, task, unmapped
+from prefect.assets import add_asset_metadata, materialize
 from prefect.cache_policies import DEFAULT, NO_CACHE
 from prefect.client.schemas.objects import FlowRun, State, TaskRun
 from prefect.deployments import run_deployment
@@ -17,7 +18,7 @@ from prefect.states import Completed
 from prefect.tasks import Task
 
 from adapters.podspec import RUN_LABEL
-from adapters.prefect.variants import APPROVAL, AS_SHIPPED
+from adapters.prefect.variants import APPROVAL, AS_SHIPPED, ASSETS, KEYS
 from adapters.workloads import SWEEP
 from core.config import PipelineConfig
 from core.entry import run_step
@@ -62,18 +63,39 @@ RETRIES: Mapping[str, Any] = {
 }
 KEPT: Mapping[str, Any] = {"persist_result": True, "cache_policy": DEFAULT}
 """A flow that is resumed starts anew, and takes from the store what its steps have left; no other run does."""
-step = partial(
-    task,
-    task_run_name=step_name,
+OPTIONS: Mapping[str, Any] = {
+    "task_run_name": step_name,
     **({} if AS_SHIPPED in os.environ else RETRIES),
     **(KEPT if APPROVAL in os.environ else {"cache_policy": NO_CACHE}),
-)
+}
+WITH_ASSETS = ASSETS in os.environ
+step = partial(task, **OPTIONS)
+
+
+def making(name: str) -> Callable[[Callable[..., Outputs]], Task[..., Outputs]]:
+    """A task that is the step `name`; in a run with assets, the materialization of what it makes.
+
+    `log_prints`: a materialization does not log what is printed, as its flow does, unless it says None.
+    """
+    wrap: Callable[[Callable[..., Outputs]], Task[..., Outputs]] = step(name=name)
+    if WITH_ASSETS:
+        wrap = materialize(KEYS[name], name=name, log_prints=None, **OPTIONS)
+    return wrap
 
 
 def call(name: str, run: Run, *given: Outputs) -> Outputs:
     """Run a step of the core; of what earlier steps left, it is given what is in `given`."""
     inputs = {key: value for outputs in given for key, value in outputs.items()}
-    return deployed(name, run, inputs) if run.apart else here(name, run, inputs)
+    outputs = deployed(name, run, inputs) if run.apart else here(name, run, inputs)
+    if WITH_ASSETS and name in KEYS:
+        add_asset_metadata(KEYS[name], metadata(name, run, outputs))
+    return outputs
+
+
+def metadata(name: str, run: Run, outputs: Outputs) -> dict[str, Any]:
+    """What is said of an asset: all that its step left, and of a model the run's parameters."""
+    parameters = run.config.model_dump(mode="json", exclude={"fault"})
+    return {**outputs, **({"parameters": parameters} if name == "train" else {})}
 
 
 def here(name: str, run: Run, inputs: Outputs) -> Outputs:
@@ -107,31 +129,31 @@ def pick(outputs: Outputs, *names: str) -> Outputs:
     return {name: outputs[name] for name in names}
 
 
-@step
+@making("ingest")
 def ingest(run: Run) -> Outputs:
     """Read and check the ratings."""
     return call("ingest", run)
 
 
-@step
+@making("preprocess")
 def preprocess(run: Run, data: Outputs) -> Outputs:
     """Split the ratings into training and held-out interactions."""
     return call("preprocess", run, pick(data, "ratings_uri"))
 
 
-@step
+@making("train")
 def train(run: Run, split: Outputs) -> Outputs:
     """Train the recommender."""
     return call("train", run, pick(split, "train_uri"))
 
 
-@step(name="eval")
+@making("eval")
 def evaluate(run: Run, split: Outputs, model: Outputs) -> Outputs:
     """Score the model and pass or fail the gate."""
     return call("eval", run, pick(split, "heldout_uri"), pick(model, "model_uri", "model_sha256"))
 
 
-@step
+@making("register")
 def register(run: Run, data: Outputs, model: Outputs, metrics: Outputs) -> Outputs:
     """Put the model into the registry."""
     return call(
@@ -143,7 +165,7 @@ def register(run: Run, data: Outputs, model: Outputs, metrics: Outputs) -> Outpu
     )
 
 
-@step
+@making("promote")
 def promote(run: Run, version: Outputs, metrics: Outputs) -> Outputs:
     """Make it the model that is served."""
     return call("promote", run, pick(version, "model_version"), pick(metrics, "score", "passed"))

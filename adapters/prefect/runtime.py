@@ -2,9 +2,10 @@
 
 from typing import Protocol
 
-from adapters.base import RunRequest, Runtime
+from adapters.base import Configuration, RunRequest, Runtime
 from adapters.prefect.api import Document, NotFound, PrefectApi
 from adapters.prefect.records import epoch
+from adapters.prefect.variants import IN_ASSETS
 
 NAME = "prefect"
 """Of the extra, the image, the namespace, the state folder and the database."""
@@ -12,6 +13,13 @@ SERVER, WORKER = "prefect-server", "prefect-worker"
 POOL = "bench"
 KNOB = "PREFECT_WORKER_QUERY_SECONDS"
 SETTINGS = "https://docs.prefect.io/v3/api-ref/settings-ref"
+ASSETS = Configuration(
+    name=IN_ASSETS,
+    task="call",
+    knob="a step is",
+    value="a materialization of an asset (@materialize)",
+    source="https://docs.prefect.io/v3/how-to-guides/workflows/assets",
+)
 
 
 class Site(Runtime, Protocol):

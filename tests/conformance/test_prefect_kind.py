@@ -2,7 +2,11 @@
 
 from typing import ClassVar
 
+import pytest
+
+from adapters.base import Target
 from adapters.installation import Installation
+from tests.conformance.prefect_assets import PrefectAssets
 from tests.conformance.suite import Bench, KindConformance
 
 
@@ -30,3 +34,9 @@ class TestPrefectOnKind(KindConformance):
                 if "prefect" in item.metadata.name or item.metadata.name.startswith("conf-")
             ),
         ]
+
+
+@pytest.mark.kind
+@pytest.mark.usefixtures("cluster_is_up")
+class TestPrefectAssetsOnKind(PrefectAssets):
+    target: ClassVar[Target] = Target.KIND

@@ -2,8 +2,9 @@
 
 from typing import ClassVar
 
-from adapters.base import Gap
-from tests.conformance.suite import LocalConformance
+from adapters.base import Gap, Status, Target
+from tests.conformance.prefect_assets import PrefectAssets
+from tests.conformance.suite import Bench, LocalConformance
 
 
 class TestPrefectLocal(LocalConformance):
@@ -19,3 +20,18 @@ class TestPrefectLocal(LocalConformance):
             "first attempt of the step",
         ),
     )
+
+
+class TestPrefectAssetsLocal(PrefectAssets):
+    target: ClassVar[Target] = Target.LOCAL
+
+    @classmethod
+    def end(cls, bench: Bench) -> None:
+        bench.runtime.undeploy()
+
+    def test_another_configuration_has_none(self, bench: Bench) -> None:
+        request = bench.request("pipeline").model_copy(update={"configuration": "default"})
+        ran = bench.finish(bench.start(bench.known(request)))
+        assert ran.outcome.status is Status.SUCCEEDED, ran.outcome.reason
+        about = [f"prefect.flow-run.{ran.handle.native_id}"]
+        assert bench.runtime.api().events(["prefect.asset."], about) == []

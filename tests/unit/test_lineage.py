@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,10 +10,12 @@ import pytest
 import adapters
 from adapters.airflow import lineage as airflow
 from adapters.argo import lineage as argo
-from adapters.base import RunHandle
+from adapters.base import Attempt, RunHandle, Timeline
 from adapters.dagster import lineage as dagster
 from adapters.kfp import lineage as kfp
 from adapters.lineage import QUESTIONS, Answer, Kept, Known, answer, reader
+from adapters.prefect import lineage as prefect
+from adapters.prefect.variants import KEYS
 from bench import headline, lineage
 from bench.records import RunRecord
 from bench.report import build, contents
@@ -286,6 +289,99 @@ def test_a_check_gives_its_numbers() -> None:
         {"__typename": "AssetCheckEvaluationEvent", "evaluation": evaluation},
     ]
     assert dagster.checks_of(events) == {"passed": "true", "score": "0.5"}
+
+
+def materialization(step: str, *sources: str, task_run: str = "", **payload: Any) -> dict[str, Any]:
+    """An event as Prefect's server gave it, shortened."""
+    related = [
+        *({"prefect.resource.role": "asset", "prefect.resource.id": KEYS[source]} for source in sources),
+        {"prefect.resource.role": "flow-run", "prefect.resource.id": "prefect.flow-run.f"},
+        {"prefect.resource.role": "task-run", "prefect.resource.id": f"prefect.task-run.{task_run or step}"},
+    ]
+    return {
+        "event": prefect.MATERIALIZED,
+        "resource": {"prefect.resource.id": KEYS[step]},
+        "related": related,
+        "payload": payload,
+    }
+
+
+SOURCES: Mapping[str, tuple[str, ...]] = {
+    "ingest": (),
+    "preprocess": ("ingest",),
+    "train": ("preprocess",),
+    "eval": ("preprocess", "train"),
+    "register": ("ingest", "train", "eval"),
+    "promote": ("register", "eval"),
+}
+"""What a step's asset is made from, as the flow hands it on."""
+
+
+class PrefectServer:
+    """One flow run; asset events come one look late."""
+
+    def __init__(self, job_variables: Mapping[str, Any] | None) -> None:
+        self.row = {"name": "run-1", "parameters": {"run_id": "run-1"}, "job_variables": job_variables}
+        self.looks = 0
+
+    def get(self, path: str) -> dict[str, Any]:
+        return self.row
+
+    def events(self, prefixes: list[str], about: list[str]) -> list[dict[str, Any]]:
+        assert (prefixes, about) == ([prefect.MATERIALIZED], ["prefect.flow-run.ns/run-1"])
+        self.looks += 1
+        found = [
+            materialization(
+                step, *SOURCES[step], **LEFT[step], **({"parameters": PARAMETERS} if step == "train" else {})
+            )
+            for step in KEYS
+        ]
+        return found if self.looks > 1 else found[:-1]
+
+
+def of_prefect(job_variables: Mapping[str, Any] | None) -> tuple[Known, int]:
+    """What the reader makes of a run whose first attempt of `train` failed, and how often it looked for events."""
+    attempts = [
+        Attempt(step=step, index=None, attempt=number, native_id=step, finished=float(when), status=status)
+        for when, step in enumerate(LEFT, start=1)
+        for number, status in ([(1, "Retrying"), (2, "Completed")] if step == "train" else [(1, "Completed")])
+    ]
+    server = PrefectServer(job_variables)
+    driver: Any = SimpleNamespace(
+        runtime=SimpleNamespace(api=lambda: server),
+        timeline=lambda handle: Timeline(
+            run_id="run-1", native_status="Completed", resolution_seconds=0, attempts=tuple(attempts)
+        ),
+    )
+    return prefect.known(driver, HANDLE), server.looks
+
+
+def test_prefects_asset_events_answer_for_what_the_steps_left() -> None:
+    known, looks = of_prefect({"env": {"BENCH_ASSETS": "1"}})
+    assert looks == 2, "what is still on its way is waited for"
+    absent = {"code": "absent", "alert": "absent", "openlineage": "absent"}
+    assert verdicts(known) == dict.fromkeys(QUESTIONS, "answered") | absent
+    assert answer("alert", known).facts == {"model_sha256": "a" * 64, "dataset_sha256": "d" * 64}
+
+
+@pytest.mark.parametrize("variables", [None, {}, {"env": {"BENCH_APPROVAL": "1"}}])
+def test_prefects_events_are_asked_only_where_there_are_assets(variables: Mapping[str, Any] | None) -> None:
+    known, looks = of_prefect(variables)
+    assert looks == 0
+    assert not any(each.inputs or each.outputs for each in known.attempts)
+
+
+def test_an_edge_to_an_asset_that_was_made_twice_is_not_guessed() -> None:
+    events = [
+        materialization("preprocess", train_uri="s3://t"),
+        materialization("train", "preprocess", task_run="first", model_sha256="a"),
+        materialization("train", "preprocess", task_run="second", model_sha256="b"),
+        materialization("eval", "preprocess", "train", score="0.5"),
+    ]
+    made = prefect.made_of(events)
+    assert made["second"].left == {"model_sha256": "b"}
+    assert made["second"].given == {"train_uri": "s3://t"}
+    assert made["eval"].given == {"train_uri": "s3://t"}
 
 
 def asked(number: int, known: Known) -> RunRecord:

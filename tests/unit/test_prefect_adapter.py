@@ -244,7 +244,7 @@ def test_the_knob_is_the_worker_s() -> None:
         env = worker["spec"]["template"]["spec"]["containers"][0]["env"]
         return {each["name"]: each["value"] for each in env if "QUERY" in each["name"]}
 
-    assert knobs("default") == knobs("pods") == {}
+    assert knobs("default") == knobs("pods") == knobs("assets") == {}
     assert knobs("tuned") == knobs("pods-tuned") == {"PREFECT_WORKER_QUERY_SECONDS": "0.5"}
 
 
@@ -328,6 +328,7 @@ def test_a_plain_run_s_process_is_told_nothing() -> None:
     plain = request("pipeline")
     assert environment(plain) == {}
     assert environment(plain.model_copy(update={"approval": True})) == {"BENCH_APPROVAL": "1"}
+    assert environment(plain.model_copy(update={"configuration": "assets"})) == {"BENCH_ASSETS": "1"}
     shipped = plain.model_copy(update={"retries_as_shipped": True})
     assert environment(shipped) == {"BENCH_RETRIES_AS_SHIPPED": "1"}
 
