@@ -6,7 +6,9 @@ beside that, such as a schedule, is handed on to Airflow: `recommender("nightly"
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import Any
 
 from airflow.sdk import DAG, chain, get_current_context, task, task_group
@@ -56,11 +58,21 @@ def step(
         config = load_config(
             "{}", [f"{key}={value}" for key, value in {**params, **(settings or {})}.items()]
         )
-        result = run_step(name, run_id=run_id, config=config, inputs=inputs, index=index)
+        with told(inputs or {}) as outputs:
+            outputs |= run_step(name, run_id=run_id, config=config, inputs=inputs, index=index).outputs
     except BadInput as error:
         raise AirflowFailException(str(error)) from error
-    print(json.dumps({"step": name, "outputs": dict(result.outputs)}))
-    return dict(result.outputs)
+    print(json.dumps({"step": name, "outputs": outputs}))
+    return outputs
+
+
+def told(given: Mapping[str, str]) -> AbstractContextManager[Outputs]:
+    """Takes what a step leaves; where Airflow's OpenLineage provider is installed, it is told of the files."""
+    if find_spec("airflow.providers.openlineage") is None:
+        return nullcontext({})
+    from adapters.airflow import datasets
+
+    return datasets.told(given)
 
 
 def pick(outputs: Mapping[str, str], *names: str) -> Outputs:

@@ -1,7 +1,15 @@
 """Airflow on this machine."""
 
+from typing import ClassVar
+
+from adapters.base import Target
+from tests.conformance.airflow_only import OpenLineage
 from tests.conformance.suite import LocalConformance
 
 
 class TestAirflowLocal(LocalConformance):
     adapter = "airflow"
+
+
+class TestAirflowOpenLineage(OpenLineage):
+    target: ClassVar[Target] = Target.LOCAL
