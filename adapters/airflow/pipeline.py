@@ -14,6 +14,7 @@ from typing import Any
 from airflow.sdk import DAG, chain, get_current_context, task, task_group
 from airflow.sdk.exceptions import AirflowFailException
 
+from adapters.airflow.dags import run_of
 from adapters.workloads import SWEEP
 from core.config import PipelineConfig, load_config
 from core.entry import run_step
@@ -38,11 +39,12 @@ def define(dag_id: str, params: Mapping[str, Any] | None = None, **more: Any) ->
 def known(context: Mapping[str, Any]) -> dict[str, Any]:
     """The run's id and params; an asset event that has started the run says them with its `extra`.
 
-    A run that Airflow starts itself has an id of Airflow's own making: ours is then the param `run_id`.
+    A run that Airflow starts itself has an id of Airflow's own making; where it was made for a run of ours, ours is the
+    param `run_id`.
     """
     events = (event for events in context["triggering_asset_events"].values() for event in events)
     brought = {name: value for event in events for name, value in event.extra["params"].items()}
-    return {"run_id": context["run_id"], **context["params"], **brought}
+    return {"run_id": run_of(context["dag"].dag_id, context["run_id"]), **context["params"], **brought}
 
 
 def step(

@@ -219,6 +219,10 @@ def test_dag_files_are_there_and_links_are_not_followed() -> None:
     [
         ({"dag_id": "recommender", "run_id": "r-1"}, {"bench.local/run-id": "r-1"}),
         ({"dag_id": "run.r-2", "run_id": "scheduled__2026-01-01T00:00:00"}, {"bench.local/run-id": "r-2"}),
+        (
+            {"dag_id": "nightly", "run_id": "backfill__2026-01-01T00:00:00+00:00"},
+            {"bench.local/run-id": "backfill__2026-01-01T00-00-00-00-00"},
+        ),
         (None, {}),
     ],
 )
