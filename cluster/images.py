@@ -211,15 +211,17 @@ def apps(stages: Stages, docker: Docker, python: str, keys: Iterable[str]) -> di
     base = environment(stages, docker, python, python)
     tags = {}
     for key in keys:
-        extra = pins.EXTRAS[key]
-        tags[key] = _app(
-            stages, docker, environment(stages, docker, python, base, extra) if extra else base, key
-        )
+        app = pins.VARIANTS.get(key, key)
+        extra = pins.EXTRAS[app]
+        locked = environment(stages, docker, python, base, extra) if extra else base
+        if key != app:
+            locked = environment(stages, docker, python, locked, key)
+        tags[key] = _app(stages, docker, locked, app, key)
     return tags
 
 
-def _app(stages: Stages, docker: Docker, locked: str, key: str) -> str:
-    code = {f"code/{path.relative_to(PROJECT)}": path for path in code_of(key)}
+def _app(stages: Stages, docker: Docker, locked: str, app: str, key: str) -> str:
+    code = {f"code/{path.relative_to(PROJECT)}": path for path in code_of(app)}
     return image_stage(
         stages,
         docker,
@@ -227,12 +229,12 @@ def _app(stages: Stages, docker: Docker, locked: str, key: str) -> str:
         repository=pins.REPOSITORIES[key],
         dockerfile=DOCKER / "app" / "Dockerfile",
         files=code | {"step": DOCKER / "app" / "step"} if code else {},
-        arguments={"BASE": locked, "INIT": pins.INIT_PROGRAMS.get(key, "")},
-        target=key,
+        arguments={"BASE": locked, "INIT": pins.INIT_PROGRAMS.get(app, "")},
+        target=app,
     )
 
 
-HARNESS_SIDE = {"adapter", "api", "cluster", "local", "records", "runtime", "triggers"}
+HARNESS_SIDE = {"adapter", "api", "cluster", "local", "openlineage", "records", "runtime", "triggers"}
 """Modules of an adapter that only the harness imports: a change of them is no reason for another image."""
 
 

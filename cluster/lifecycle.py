@@ -111,9 +111,12 @@ def _with_images(make: Callable[[Stages, Docker, Origin], dict[str, str]], repor
 
 
 def known_orchestrators(names: Iterable[str]) -> tuple[str, ...]:
-    """The names, each once; `all` stands for every orchestrator with an image. ClusterError for any other."""
+    """The names, each once; `all` stands for every orchestrator with an image. ClusterError for any other.
+
+    A name in `pins.VARIANTS` counts too: an image that one configuration of an orchestrator needs.
+    """
     asked = dict.fromkeys(names)
-    if unknown := [name for name in asked if name not in (*pins.ORCHESTRATORS, "all")]:
+    if unknown := [name for name in asked if name not in (*pins.ORCHESTRATORS, *pins.VARIANTS, "all")]:
         raise ClusterError(
             f"No image is made for {', '.join(map(repr, unknown))}.",
             kept="nothing was changed.",
@@ -168,7 +171,7 @@ def _loaded_before(docker: Docker, where: Paths) -> dict[str, str]:
         before = ClusterInfo.from_json(where.info.read_text()).images
     except (OSError, ValueError, KeyError, TypeError):
         return {}
-    on_demand = (*pins.ORCHESTRATORS, *pins.EVENT_IMAGES)
+    on_demand = (*pins.ORCHESTRATORS, *pins.VARIANTS, *pins.EVENT_IMAGES)
     found = {key: before[key] for key in on_demand if key in before}
     return {key: reference for key, reference in found.items() if kind_cluster.in_node(docker, reference)}
 

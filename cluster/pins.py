@@ -56,6 +56,9 @@ ORCHESTRATORS = ("airflow", "prefect", "dagster", "kfp")
 """Orchestrators with an image of their own, made on demand: `up --with`, `ensure_images`."""
 EXTRAS = {"step": "", "mlflow": "mlflow-server"} | {name: name for name in ORCHESTRATORS}
 """Which set of the lock an image holds; the empty one is the base set."""
+VARIANTS = {"airflow-openlineage": "airflow"}
+"""Images that one configuration needs, made on demand: the same as the orchestrator's, with the set of the lock of that
+name on top of its set."""
 INIT_PROGRAMS = {"airflow": "dumb-init", "prefect": "tini"}
 """Debian packages: what the vendors' own images start with."""
 
@@ -69,4 +72,4 @@ REPOSITORIES = {
     "argo_executor": "bench.local/argoexec",
     "argo_events": "bench.local/argo-events",
     "nats": "bench.local/nats",
-} | {name: f"bench.local/{name}" for name in ORCHESTRATORS}
+} | {name: f"bench.local/{name}" for name in (*ORCHESTRATORS, *VARIANTS)}

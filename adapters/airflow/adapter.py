@@ -8,6 +8,7 @@ from adapters.airflow.api import AirflowApi, Json, run_path, seconds
 from adapters.airflow.cluster import LAUNCHER_TEMPLATE, ClusterAirflow
 from adapters.airflow.dags import KPO, dag_of, one_run, run_of
 from adapters.airflow.local import LocalAirflow
+from adapters.airflow.openlineage import OPENLINEAGE, TRANSPORT
 from adapters.airflow.runtime import Airflow
 from adapters.base import (
     Attempt,
@@ -35,16 +36,23 @@ BATCH_DOCS = (
     "#worker-pods-creation-batch-size"
 )
 KPO_DOCS = f"{DOCS}/apache-airflow-providers-cncf-kubernetes/10.25.0/operators.html"
+OPENLINEAGE_DOCS = f"{DOCS}/apache-airflow-providers-openlineage/2.20.3/configurations-ref.html#transport"
 CONFIGURATIONS: Mapping[Target, tuple[Configuration, ...]] = {
     Target.LOCAL: (
         Configuration(name="default", task="process", knob=IDLE, value="1 (shipped)"),
         Configuration(name="tuned", task="process", knob=IDLE, value="0.1", source=IDLE_DOCS),
+        Configuration(
+            name=OPENLINEAGE, task="process", knob=TRANSPORT, value="file, a folder", source=OPENLINEAGE_DOCS
+        ),
     ),
     Target.KIND: (
         Configuration(name="default", knob=IDLE, value="1 (shipped)"),
         Configuration(name="tuned", knob=IDLE, value="0.1", source=IDLE_DOCS),
         Configuration(name="tuned-batch", knob=BATCH, value="16", source=BATCH_DOCS),
         Configuration(name=KPO, knob="a task is", value="a KubernetesPodOperator", source=KPO_DOCS),
+        Configuration(
+            name=OPENLINEAGE, knob=TRANSPORT, value="file, the object store", source=OPENLINEAGE_DOCS
+        ),
     ),
 }
 SETTINGS: Mapping[str, Mapping[str, str]] = {
@@ -52,8 +60,9 @@ SETTINGS: Mapping[str, Mapping[str, str]] = {
     "tuned": {IDLE: "0.1"},
     "tuned-batch": {BATCH: "16"},
     KPO: {"AIRFLOW__KUBERNETES_EXECUTOR__POD_TEMPLATE_FILE": f"/settings/{LAUNCHER_TEMPLATE}"},
+    OPENLINEAGE: {},
 }
-"""What a configuration changes in the scheduler's environment."""
+"""What a configuration changes in the scheduler's environment; `openlineage` changes that of all."""
 TERMINAL = {"success": Status.SUCCEEDED, "failed": Status.FAILED, "deleted": Status.CANCELLED}
 """What states of a run mean; `deleted` is ours, for one that is not there any more."""
 NOT_RUN = ("skipped", "upstream_failed", "removed")

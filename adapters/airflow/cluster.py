@@ -5,12 +5,13 @@ import os
 import socket
 import time
 import tomllib
-from base64 import urlsafe_b64encode
+from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.resources import files
 from typing import Any
 
+import fsspec
 import yaml
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
@@ -18,6 +19,7 @@ from kubernetes.client.exceptions import ApiException
 from adapters import podspec
 from adapters.airflow.api import PAGE, UNFINISHED, AirflowApi, Json, run_path
 from adapters.airflow.dags import DAGS, dag_text, run_of
+from adapters.airflow.openlineage import OPENLINEAGE, TRANSPORT, environment_of, transport
 from adapters.airflow.runtime import (
     API,
     DATABASE,
@@ -34,6 +36,7 @@ from adapters.airflow.runtime import (
     one_run_dags,
 )
 from adapters.base import BenchError, Component, TargetUnreachable
+from adapters.forward import Forward
 from adapters.installation import Installation, digest_of, render
 from adapters.kube import Document, explained
 from adapters.podspec import RUN_LABEL
@@ -52,9 +55,18 @@ MINE = ("kubernetes_executor=True", "kubernetes_pod_operator=True")
 LAUNCHER_ACCOUNT = "pipeline-airflow-launcher"
 LAUNCHER_TEMPLATE = "launcher_pod.yaml"
 """The pod template of tasks that start a step's pod."""
+EVENTS = "artifacts/runs/airflow-openlineage"
+"""Bucket and folder of the OpenLineage events."""
+STORE_PORT = 7070
+STORE_OPTIONS = {
+    "request_checksum_calculation": "when_required",
+    "response_checksum_validation": "when_required",
+}
+"""S3-compatible stores vary in checksums."""
 COMMAND = "bench.local/command"
 """An annotation of the namespace: the command that has removed what earlier ones had left."""
 POLICY = "airflow_local_settings.py"
+STORE_SECRET = "airflow-store"
 END_SECONDS = 60.0
 SERVERS: Mapping[str, Mapping[str, Any]] = {
     API: {
@@ -76,12 +88,13 @@ def locked(package: str) -> str:
     return next((str(each["version"]) for each in known if each["name"] == package), "unknown")
 
 
-def task_pod(image: str) -> Document:
-    """The executor's pod template: a step's pod, with the DAGs' files."""
+def task_pod(image: str, lineage: Mapping[str, str] | None = None) -> Document:
+    """The executor's pod template: a step's pod, with the DAGs' files. `lineage` says where events go, if anywhere."""
     names = {
         "AIRFLOW__CORE__DAGS_FOLDER": "/dags",
         "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
         "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": EXECUTION_API,
+        **(lineage or {}),
     }
     container = {
         "name": "base",
@@ -141,11 +154,18 @@ def pipeline_documents() -> list[Document]:
 
 
 def configuration_documents(
-    image: str, step_image: str, secrets: Mapping[str, str], password: str
+    image: str,
+    step_image: str,
+    secrets: Mapping[str, str],
+    password: str,
+    lineage: Mapping[str, str] | None = None,
 ) -> list[Document]:
     """Settings and secrets of the servers, and their Service."""
     policy = files(PACKAGE).joinpath("deploy", POLICY).read_text(encoding="utf-8")
-    templates = {"pod_template.yaml": task_pod(image), LAUNCHER_TEMPLATE: launcher_pod(image, step_image)}
+    templates = {
+        "pod_template.yaml": task_pod(image, lineage),
+        LAUNCHER_TEMPLATE: launcher_pod(image, step_image),
+    }
     settings = {
         POLICY: policy,
         **{name: yaml.safe_dump(pod, sort_keys=False) for name, pod in templates.items()},
@@ -177,15 +197,26 @@ def migrate_documents(image: str, name: str) -> list[Document]:
     )
 
 
-def server_documents(image: str, settings: Mapping[str, str], config_sha256: str) -> list[Document]:
-    """The servers' Deployments; `settings` are the scheduler's."""
+def store_documents(access: Mapping[str, str]) -> list[Document]:
+    """The object store's address and keys, for servers that write events to it."""
+    identity = {"name": STORE_SECRET, "namespace": NAMESPACE}
+    return [{"apiVersion": "v1", "kind": "Secret", "metadata": identity, "stringData": dict(access)}]
+
+
+def server_documents(
+    image: str, settings: Mapping[str, str], config_sha256: str, lineage: Mapping[str, str] | None = None
+) -> list[Document]:
+    """The servers' Deployments; `settings` are the scheduler's, `lineage` says all of them where events go."""
     environments = {SCHEDULER: {"PYTHONPATH": "/settings", **settings}}
     servers = [
         {
             "name": name,
             "role": ROLES[name],
             "env": json.dumps(
-                [{"name": key, "value": value} for key, value in environments.get(name, {}).items()]
+                [
+                    {"name": key, "value": value}
+                    for key, value in {**environments.get(name, {}), **(lineage or {})}.items()
+                ]
             ),
             **{"kubernetes": False, "mounts": [], "port": None},
             **more,
@@ -204,6 +235,7 @@ def server_documents(image: str, settings: Mapping[str, str], config_sha256: str
         namespace=NAMESPACE,
         image=image,
         servers=servers,
+        store=STORE_SECRET if lineage else "",
         config_sha256=config_sha256,
         mount_sources={name: json.dumps(source) for name, source in sources.items()},
         pod_security=json.dumps(podspec.POD_SECURITY),
@@ -228,20 +260,29 @@ class ClusterAirflow:
     def deploy(self, configuration: str) -> None:
         """Install, or change to `configuration`: then only the scheduler is another pod.
 
+        `openlineage` has an image of its own: then all are.
+
         Raises `BenchError` for an unknown configuration, or where a server does not become healthy.
         """
         if configuration not in self._settings:
             known = ", ".join(self._settings)
             raise BenchError(f"airflow has no configuration '{configuration}'", f"one of: {known}")
-        self.where.ensure("airflow")
-        image = self.where.image("airflow")
+        name = environment_of(configuration)
+        self.where.ensure(name)
+        image = self.where.image(name)
         self.installation.open()
         password = self.installation.secret("airflow-password")
-        documents = configuration_documents(image, self.where.image("step"), self._secrets(), password)
+        lineage: dict[str, str] = {}
+        if configuration == OPENLINEAGE:
+            lineage = transport(f"s3://{EVENTS}/event", config_kwargs=STORE_OPTIONS)
+            self.kube.apply(store_documents(self._store()))
+        documents = configuration_documents(
+            image, self.where.image("step"), self._secrets(), password, lineage
+        )
         self.kube.apply(documents)
         self.kube.apply(pipeline_documents())
         self._migrate(image)
-        self.kube.apply(server_documents(image, self._settings[configuration], digest_of(documents)))
+        self.kube.apply(server_documents(image, self._settings[configuration], digest_of(documents), lineage))
         self.scale(True)
         self._remove_abandoned()
 
@@ -379,7 +420,44 @@ class ClusterAirflow:
                 lines += [event_of(line) for line in text.data.decode(errors="replace").splitlines()]
         return lines
 
+    def lineage_events(self) -> list[bytes]:
+        """The OpenLineage events in the object store, each as JSON; none where the provider is not switched on."""
+        with explained("looking at Airflow's scheduler"):
+            server = self.kube.apps.read_namespaced_deployment(SCHEDULER, NAMESPACE)
+        (container,) = server.spec.template.spec.containers
+        if TRANSPORT not in {each.name for each in container.env or []}:
+            return []
+        access, forward = self._store(), Forward(self.kube, SYSTEM_NAMESPACE, "s3", STORE_PORT)
+        try:
+            store = fsspec.filesystem(
+                "s3",
+                key=access["AWS_ACCESS_KEY_ID"],
+                secret=access["AWS_SECRET_ACCESS_KEY"],
+                endpoint_url=forward.url,
+                client_kwargs={"region_name": access["AWS_REGION"]},
+                config_kwargs={**STORE_OPTIONS, "proxies": {}},
+                use_listings_cache=False,
+                skip_instance_cache=True,
+            )
+            return list(store.cat(store.ls(EVENTS, detail=False)).values())
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise TargetUnreachable(
+                f"the object store does not answer: {error}", "bench cluster status"
+            ) from error
+        finally:
+            forward.close()
+
     # Parts
+
+    def _store(self) -> dict[str, str]:
+        """Address and keys of the object store, as steps have them."""
+        with explained("reading the object store's keys"):
+            known = self.kube.core.read_namespaced_config_map(podspec.ENV_CONFIG, PIPELINE_NAMESPACE).data
+            keys = self.kube.core.read_namespaced_secret(podspec.ENV_SECRET, PIPELINE_NAMESPACE).data
+        access = {**known, **{name: b64decode(text).decode() for name, text in keys.items()}}
+        return {name: text for name, text in access.items() if name.startswith("AWS_")}
 
     def _secrets(self) -> dict[str, str]:
         secret = self.installation.secret

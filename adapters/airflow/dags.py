@@ -1,5 +1,7 @@
 """Which DAG a run needs, and the file that makes it."""
 
+import re
+
 from adapters.base import BenchError, RunRequest
 from adapters.cron import cron_of
 
@@ -66,5 +68,10 @@ def one_run(run_id: str) -> str:
 
 
 def run_of(dag_id: str, dag_run_id: str) -> str:
-    """Our id of a DAG run: Airflow's, or the one that the DAG was made for."""
-    return dag_id.removeprefix(ONE_RUN) if dag_id.startswith(ONE_RUN) else dag_run_id
+    """Our id of a DAG run: the one that the DAG was made for, or Airflow's.
+
+    One of Airflow's making (`backfill__2026-01-01T00:00:00+00:00`) has dashes for what an id of ours may not have.
+    """
+    if dag_id.startswith(ONE_RUN):
+        return dag_id.removeprefix(ONE_RUN)
+    return re.sub(r"[^A-Za-z0-9._-]", "-", dag_run_id)

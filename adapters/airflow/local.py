@@ -14,6 +14,7 @@ import psutil
 
 from adapters.airflow.api import PAGE, UNFINISHED, AirflowApi, Json, run_path
 from adapters.airflow.dags import DAGS, dag_text
+from adapters.airflow.openlineage import OPENLINEAGE, environment_of, transport
 from adapters.airflow.runtime import (
     API,
     DATABASE,
@@ -68,10 +69,17 @@ class LocalAirflow:
         """A file for each DAG."""
         return self.folder / "dags"
 
+    @property
+    def lineage(self) -> Path:
+        """A file for each OpenLineage event."""
+        return self.folder / "openlineage"
+
     # Runtime
 
     def deploy(self, configuration: str) -> None:
         """Start what does not run, or only the scheduler anew where the configuration is another one.
+
+        `openlineage` has an environment of its own: all are started anew.
 
         Raises `BenchError` for an unknown configuration, or where a process does not become healthy.
         """
@@ -79,11 +87,11 @@ class LocalAirflow:
             known = ", ".join(self._settings)
             raise BenchError(f"airflow has no configuration '{configuration}'", f"one of: {known}")
         servers = self.where.servers
-        if not servers.running(API):
+        if not servers.running(API) or environment_of(self._configuration) != environment_of(configuration):
             self.scale(False)
             self._make_home()
             self._note(configuration="", port=free_port())
-        if self._noted()["configuration"] != configuration:
+        if self._configuration != configuration:
             servers.stop(SCHEDULER)
             self._note(configuration=configuration)
         elif not self.health():
@@ -105,7 +113,7 @@ class LocalAirflow:
     def scale(self, on: bool) -> None:
         """Start or stop the processes; the data stays."""
         if on:
-            self.deploy(self._noted()["configuration"] or "default")
+            self.deploy(self._configuration or "default")
             return
         for name in (SCHEDULER, TRIGGERER, PROCESSOR, API):
             self.where.servers.stop(name)
@@ -221,24 +229,36 @@ class LocalAirflow:
         """The events of an attempt's log file."""
         return logged(self.api, dag_id, dag_run_id, task, attempt)
 
+    def lineage_events(self) -> list[str]:
+        """The OpenLineage events that were kept, each as JSON; none where the provider is not switched on."""
+        if self._configuration != OPENLINEAGE:
+            return []
+        return [path.read_text(encoding="utf-8") for path in self.lineage.iterdir()]
+
     # Parts
+
+    @property
+    def _configuration(self) -> str:
+        """That of the last start."""
+        return str(self._noted()["configuration"])
 
     def _start(self, name: str) -> None:
         noted = self._noted()
         port = noted["port"] if name == API else None
         command = [*COMMANDS[name], *([str(port)] if port else [])]
-        env = self._env(noted["port"])
+        env = self._env(noted["port"], environment_of(self._configuration))
         if name == SCHEDULER:
-            env |= self._settings[noted["configuration"]]
-        self.where.servers.start(
-            name, [self.where.python("airflow"), "-m", "airflow", *command], env, self.folder, port
-        )
+            env |= self._settings[self._configuration]
+        if self._configuration == OPENLINEAGE:
+            env |= transport(f"{self.lineage}/event")
+        python = self.where.python(environment_of(self._configuration))
+        self.where.servers.start(name, [python, "-m", "airflow", *command], env, self.folder, port)
 
-    def _env(self, port: int) -> dict[str, str]:
+    def _env(self, port: int, environment: str = "airflow") -> dict[str, str]:
         """Airflow's settings that are not as shipped."""
         secret = self.where.state.secret
         return {
-            **self.where.env_of("airflow"),
+            **self.where.env_of(environment),
             "AIRFLOW_HOME": str(self.folder),
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
@@ -255,7 +275,7 @@ class LocalAirflow:
     def _make_home(self) -> None:
         """Folder, login, DAG files and database, as the processes need them at their start."""
         fresh = DATABASE not in self.where.postgres.databases()
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self.lineage.mkdir(parents=True, exist_ok=True)
         password = self.where.state.secret("airflow-password")
         write_atomic(self.folder / "passwords.json", json.dumps({USER: password}), 0o600)
         shutil.rmtree(self.dags, ignore_errors=True)

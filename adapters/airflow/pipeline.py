@@ -6,12 +6,15 @@ beside that, such as a schedule, is handed on to Airflow: `recommender("nightly"
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import Any
 
 from airflow.sdk import DAG, chain, get_current_context, task, task_group
 from airflow.sdk.exceptions import AirflowFailException
 
+from adapters.airflow.dags import run_of
 from adapters.workloads import SWEEP
 from core.config import PipelineConfig, load_config
 from core.entry import run_step
@@ -36,11 +39,12 @@ def define(dag_id: str, params: Mapping[str, Any] | None = None, **more: Any) ->
 def known(context: Mapping[str, Any]) -> dict[str, Any]:
     """The run's id and params; an asset event that has started the run says them with its `extra`.
 
-    A run that Airflow starts itself has an id of Airflow's own making: ours is then the param `run_id`.
+    A run that Airflow starts itself has an id of Airflow's own making; where it was made for a run of ours, ours is the
+    param `run_id`.
     """
     events = (event for events in context["triggering_asset_events"].values() for event in events)
     brought = {name: value for event in events for name, value in event.extra["params"].items()}
-    return {"run_id": context["run_id"], **context["params"], **brought}
+    return {"run_id": run_of(context["dag"].dag_id, context["run_id"]), **context["params"], **brought}
 
 
 def step(
@@ -56,11 +60,21 @@ def step(
         config = load_config(
             "{}", [f"{key}={value}" for key, value in {**params, **(settings or {})}.items()]
         )
-        result = run_step(name, run_id=run_id, config=config, inputs=inputs, index=index)
+        with told(inputs or {}) as outputs:
+            outputs |= run_step(name, run_id=run_id, config=config, inputs=inputs, index=index).outputs
     except BadInput as error:
         raise AirflowFailException(str(error)) from error
-    print(json.dumps({"step": name, "outputs": dict(result.outputs)}))
-    return dict(result.outputs)
+    print(json.dumps({"step": name, "outputs": outputs}))
+    return outputs
+
+
+def told(given: Mapping[str, str]) -> AbstractContextManager[Outputs]:
+    """Takes what a step leaves; where Airflow's OpenLineage provider is installed, it is told of the files."""
+    if find_spec("airflow.providers.openlineage") is None:
+        return nullcontext({})
+    from adapters.airflow import datasets
+
+    return datasets.told(given)
 
 
 def pick(outputs: Mapping[str, str], *names: str) -> Outputs:

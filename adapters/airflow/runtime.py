@@ -48,6 +48,9 @@ class Airflow(Protocol):
     def log(self, dag_id: str, dag_run_id: str, task: Json, attempt: int) -> Sequence[str]:
         """The lines that an attempt of a task printed."""
 
+    def lineage_events(self) -> Sequence[str | bytes]:
+        """The OpenLineage events that were kept, each as JSON; none where the provider is not switched on."""
+
 
 def not_reported(said: Json, started: Mapping[str, float]) -> str:
     """What is wrong with the answer of `/monitor/health`; a report from before a server's start does not count."""

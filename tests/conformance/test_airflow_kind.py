@@ -9,6 +9,7 @@ from adapters.airflow.cluster import MINE, pipeline_documents
 from adapters.base import Status, Target
 from adapters.installation import Installation
 from bench.verify import verify
+from tests.conformance.airflow_only import Backfill, OpenLineage
 from tests.conformance.suite import Bench, KindConformance, fault
 
 
@@ -58,3 +59,15 @@ class TestAirflowPodOperator:
         pods = [each["pod_name"] for each in ran.events("start")]
         assert [each.pod_name for each in ran.timeline.attempts] == pods
         assert len(set(pods)) == 2
+
+
+@pytest.mark.kind
+@pytest.mark.usefixtures("cluster_is_up")
+class TestAirflowBackfill(Backfill):
+    target: ClassVar[Target] = Target.KIND
+
+
+@pytest.mark.kind
+@pytest.mark.usefixtures("cluster_is_up")
+class TestAirflowOpenLineage(OpenLineage):
+    target: ClassVar[Target] = Target.KIND

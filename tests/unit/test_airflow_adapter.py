@@ -22,6 +22,7 @@ from adapters.airflow.cluster import (
     task_pod,
 )
 from adapters.airflow.deploy.airflow_local_settings import pod_mutation_hook
+from adapters.airflow.openlineage import TRANSPORT, transport
 from adapters.airflow.runtime import not_reported
 from adapters.base import RunHandle, Target, Unsupported
 from adapters.podspec import has_read_only_root, is_restricted
@@ -107,8 +108,8 @@ def test_only_kind_has_a_configuration_for_pods() -> None:
     adapter = AirflowAdapter()
     names = {target: [each.name for each in adapter.configurations(target)] for target in Target}
     assert names == {
-        Target.LOCAL: ["default", "tuned"],
-        Target.KIND: ["default", "tuned", "tuned-batch", "kpo"],
+        Target.LOCAL: ["default", "tuned", "openlineage"],
+        Target.KIND: ["default", "tuned", "tuned-batch", "kpo", "openlineage"],
         Target.K8S: [],
     }
     assert {each.task for each in adapter.configurations(Target.KIND)} == {"pod"}
@@ -175,6 +176,24 @@ def test_the_scheduler_alone_gets_the_knob() -> None:
     assert having == ["airflow-scheduler"]
 
 
+def test_events_go_to_the_store_from_every_server_and_task_or_from_none() -> None:
+    setting = transport("s3://bucket/event", config_kwargs={})
+    assert json.loads(setting[TRANSPORT]) == {
+        "type": "file",
+        "log_file_path": "s3://bucket/event",
+        "storage_options": {"config_kwargs": {}},
+    }
+    servers = server_documents(IMAGE, {}, "0", setting)
+    pods = [*(each["spec"]["template"] for each in servers), task_pod(IMAGE, setting)]
+    for pod in pods:
+        (container,) = pod["spec"]["containers"]
+        assert {"name": TRANSPORT, "value": setting[TRANSPORT]} in container["env"]
+    for pod in pods[:-1]:
+        assert {"secretRef": {"name": "airflow-store"}} in pod["spec"]["containers"][0]["envFrom"]
+    without = json.dumps(list(pod_templates().values()))
+    assert TRANSPORT not in without and "airflow-store" not in without
+
+
 def test_rights_are_in_the_pipelines_namespace_only() -> None:
     documents = pipeline_documents()
     assert {each["metadata"]["namespace"] for each in documents} == {"bookstore-ml"}
@@ -200,6 +219,10 @@ def test_dag_files_are_there_and_links_are_not_followed() -> None:
     [
         ({"dag_id": "recommender", "run_id": "r-1"}, {"bench.local/run-id": "r-1"}),
         ({"dag_id": "run.r-2", "run_id": "scheduled__2026-01-01T00:00:00"}, {"bench.local/run-id": "r-2"}),
+        (
+            {"dag_id": "nightly", "run_id": "backfill__2026-01-01T00:00:00+00:00"},
+            {"bench.local/run-id": "backfill__2026-01-01T00-00-00-00-00"},
+        ),
         (None, {}),
     ],
 )

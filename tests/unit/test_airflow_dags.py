@@ -4,6 +4,7 @@ import pytest
 
 from adapters.airflow.dags import dag_of, dag_text, run_of
 from adapters.base import BenchError, RunRequest
+from core.entry import RUN_ID
 
 DUE = 1764101100
 """2025-11-25, 20:05 UTC."""
@@ -88,3 +89,9 @@ def test_a_file_imports_what_it_calls(call: str, imports: list[str]) -> None:
 def test_our_id_is_in_the_dag_where_airflow_chose_the_runs() -> None:
     assert run_of("run.r-1", "scheduled__2026-01-01T00:00:00+00:00") == "r-1"
     assert run_of("recommender", "r-1") == "r-1"
+
+
+def test_a_run_that_a_backfill_made_has_an_id_that_steps_take() -> None:
+    ours = run_of("nightly", "backfill__2026-01-01T02:00:00+00:00")
+    assert ours == "backfill__2026-01-01T02-00-00-00-00"
+    assert RUN_ID.fullmatch(ours)

@@ -8,9 +8,11 @@ import tomllib
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from adapters.airflow.adapter import OPENLINEAGE_DOCS
 from cluster import engine, gobuild, images, kind_cluster, lifecycle, pins, services, state
 from cluster.engine import Docker
 from cluster.errors import ClusterError
@@ -102,6 +104,49 @@ def test_environments_of_extras_stand_on_the_base_set(
     assert made["airflow"] == {"BASE": "bench.local/environment-airflow:key", "INIT": "dumb-init"}
 
 
+def test_a_configurations_own_image_adds_to_the_orchestrators(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: dict[str, dict[str, object]] = {}
+
+    def image_stage(stages: Stages, docker: Docker, name: str, **options: object) -> str:
+        made[name] = options
+        return f"{options['repository']}:key"
+
+    monkeypatch.setattr(images, "image_stage", image_stage)
+    monkeypatch.setattr(images, "requirements", lambda stages, extra="": f"locked {extra}")
+    tags = images.apps(Stages(Paths(tmp_path)), DOCKER, "python:1", ("airflow", "airflow-openlineage"))
+    assert tags["airflow-openlineage"] == "bench.local/airflow-openlineage:key"
+    both, own = made["airflow"], made["airflow-openlineage"]
+    assert both["arguments"] == {"BASE": "bench.local/environment-airflow:key", "INIT": "dumb-init"}
+    assert own["arguments"] == {
+        "BASE": "bench.local/environment-airflow-openlineage:key",
+        "INIT": "dumb-init",
+    }
+    assert (own["target"], own["files"]) == ("airflow", both["files"])
+    environment: Any = made["environment-airflow-openlineage"]
+    assert environment["arguments"]["BASE"] == "bench.local/environment-airflow:key"
+    assert environment["texts"] == {"requirements.txt": "locked airflow-openlineage"}
+
+
+def test_only_one_set_of_the_lock_has_the_openlineage_provider() -> None:
+    lock = tomllib.loads((PROJECT / "uv.lock").read_text())["package"]
+    (ours,) = (each for each in lock if each["name"] == "orchestrator-bench")
+    provider = "apache-airflow-providers-openlineage"
+    having = {
+        extra
+        for extra, needed in ours["optional-dependencies"].items()
+        if provider in {each["name"] for each in needed}
+    }
+    assert having == set(pins.VARIANTS) == {"airflow-openlineage"}
+    requiring = {
+        each["name"] for each in lock for needed in each.get("dependencies", ()) if needed["name"] == provider
+    }
+    assert not requiring
+    (locked,) = (each["version"] for each in lock if each["name"] == provider)
+    assert f"/{provider}/{locked}/" in OPENLINEAGE_DOCS
+
+
 def test_the_platform_is_applied_again_only_for_images_it_runs() -> None:
     text = "".join(path.read_text() for path in services.MANIFESTS.glob("*.yaml"))
     assert set(re.findall(r"images\.(\w+)", text)) == set(services.IMAGES)
@@ -110,6 +155,7 @@ def test_the_platform_is_applied_again_only_for_images_it_runs() -> None:
 def test_all_stands_for_every_orchestrator_and_others_are_refused() -> None:
     assert lifecycle.known_orchestrators(["all"]) == pins.ORCHESTRATORS
     assert lifecycle.known_orchestrators(["dagster", "dagster"]) == ("dagster",)
+    assert lifecycle.known_orchestrators(pins.VARIANTS) == ("airflow-openlineage",)
     with pytest.raises(ClusterError, match="'luigi'") as raised:
         lifecycle.known_orchestrators(["airflow", "luigi"])
     assert all(name in raised.value.remedy for name in pins.ORCHESTRATORS)
@@ -146,10 +192,15 @@ def running(known: ClusterInfo, monkeypatch: pytest.MonkeyPatch) -> ClusterInfo:
     return known
 
 
-def test_images_are_added_to_the_running_cluster(running: ClusterInfo) -> None:
-    found = lifecycle.ensure_images(("airflow",))
-    airflow = {"airflow": "bench.local/airflow@sha256:airflow"}
-    assert found == replace(running, images=running.images | airflow) == lifecycle.info()
+@pytest.mark.parametrize("name", ["airflow", "airflow-openlineage"])
+def test_images_are_added_to_the_running_cluster(running: ClusterInfo, name: str) -> None:
+    found = lifecycle.ensure_images((name,))
+    added = {name: f"bench.local/{name}@sha256:{name}"}
+    assert found == replace(running, images=running.images | added) == lifecycle.info()
+
+
+def test_images_that_are_there_stay_known(running: ClusterInfo) -> None:
+    lifecycle.ensure_images(("airflow",))
     assert lifecycle.ensure_images(("prefect",)).images.keys() == {"step", "airflow", "prefect"}
 
 

@@ -1,0 +1,122 @@
+"""What is asked of Airflow alone, on each of its targets."""
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, time, timedelta
+from typing import Any, ClassVar
+
+import pytest
+
+from adapters.airflow.adapter import native
+from adapters.airflow.dags import run_of
+from adapters.airflow.lineage import known
+from adapters.airflow.openlineage import OPENLINEAGE, events_of
+from adapters.base import BenchError, RunHandle, Status, Target
+from adapters.lineage import QUESTIONS
+from bench import lineage
+from bench.verify import verify
+from core.codedigest import code_digest
+from tests.conformance.suite import Bench, fault
+from tests.unit.test_core_lineage import validate
+
+PROVIDER = "apache-airflow-providers-openlineage"
+
+
+class Deployed:
+    """One deployment for the tests of a class."""
+
+    target: ClassVar[Target]
+    configuration: ClassVar[str]
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def bench(cls) -> Iterator[Bench]:
+        bench = Bench("airflow", cls.target, cls.configuration)
+        bench.runtime.deploy(cls.configuration)
+        yield bench
+        if cls.target is Target.LOCAL:
+            bench.runtime.undeploy()
+        else:
+            bench.runtime.scale(False)
+
+
+class Backfill(Deployed):
+    """Runs of past days, which Airflow's scheduler makes of one request."""
+
+    configuration = "tuned"
+    DAG = "nightly"
+
+    def test_two_past_days_are_a_run_each(self, bench: Bench) -> None:
+        airflow: Any = bench.runtime
+        airflow.add_dag(self.DAG, f"probe_chain(1, dag_id='{self.DAG}', schedule='0 2 * * *')")
+        last = datetime.combine(datetime.now(UTC), time(2), UTC) - timedelta(days=2)
+        days = [last - timedelta(days=1), last]
+        try:
+            self.backfill(bench, airflow, days)
+        finally:
+            for run in airflow.api.get(f"/dags/{self.DAG}/dagRuns")["dag_runs"]:
+                airflow.remove_run(self.DAG, run["dag_run_id"])
+            assert airflow.remove_dag(self.DAG)
+
+    def backfill(self, bench: Bench, airflow: Any, days: list[datetime]) -> None:
+        first, last = (day.isoformat() for day in days)
+        request = {"dag_id": self.DAG, "from_date": first, "to_date": last, "dag_run_conf": {"fibo": 12}}
+        with pytest.raises(BenchError, match="422"):  # it has no schedule
+            airflow.api.find("POST", "/backfills", json={**request, "dag_id": "recommender"})
+        airflow.api.find("POST", "/backfills", json=request)
+        runs = airflow.api.get(f"/dags/{self.DAG}/dagRuns", order_by="logical_date")["dag_runs"]
+        assert {run["run_type"] for run in runs} == {"backfill"}
+        assert [datetime.fromisoformat(run["logical_date"]) for run in runs] == days
+        for run in runs:
+            ours = run_of(self.DAG, run["dag_run_id"])
+            native_id = f"{self.DAG}/{run['dag_run_id']}"
+            handle = RunHandle(run_id=ours, native_id=native_id, submit_ns=0, accepted_ns=0)
+            plain = bench.request("chain", steps=1, fibo=12)
+            bench.known(plain.model_copy(update={"run_id": ours}))
+            ran = bench.finish(handle)
+            assert ran.outcome.status is Status.SUCCEEDED, ran.outcome.reason
+            verdict = verify(ran.scenario("airflow", self.target), ran.ledger, ran.timeline)
+            assert verdict.ok, verdict.problems
+            assert ran.outputs("probe")["value"] == "144"
+
+
+class OpenLineage(Deployed):
+    """The configuration in which Airflow's own provider emits OpenLineage events."""
+
+    configuration = OPENLINEAGE
+
+    def test_a_run_can_be_told_from_its_events(self, bench: Bench) -> None:
+        """All thirteen questions but for the code; the events are valid, and name one producer: Airflow."""
+        ran = bench.run("pipeline", fault=fault("train", "exception", 1))
+        assert ran.outcome.status is Status.SUCCEEDED, ran.outcome.reason
+        driver: Any = bench.driver
+        found = known(driver, ran.handle)
+        assert [each["job"]["name"] for each in found.openlineage if each["eventType"] == "FAIL"] == [
+            "recommender.train"
+        ]
+        for each in events_of(driver.airflow.lineage_events(), *native(ran.handle)):
+            assert validate(each) >= 4
+            facets = [*each["run"]["facets"].values(), *each["job"]["facets"].values()]
+            assert {facet["_producer"] for facet in facets} == {each["producer"]}
+            assert "/providers-openlineage/" in each["producer"]
+        truth = lineage.truth(ran.ledger, ran.handle, code_digest())
+        forget = bench.scene.forget
+        answers = lineage.asked(
+            lambda: known(driver, ran.handle), lambda: forget(ran.handle.run_id), bench.scene.told, truth
+        )
+        verdicts = {each.question: each.verdict for each in answers}
+        assert verdicts == {each: "absent" if each == "code" else "answered" for each in QUESTIONS}
+
+    def test_another_configuration_does_without_the_provider(self, bench: Bench) -> None:
+        airflow: Any = bench.runtime
+
+        def has_provider() -> bool:
+            installed = airflow.api.all("/providers", "providers")
+            return PROVIDER in {each["package_name"] for each in installed}
+
+        assert has_provider()
+        airflow.deploy("tuned")
+        try:
+            assert not has_provider()
+            assert not airflow.lineage_events()
+        finally:
+            airflow.deploy(self.configuration)
