@@ -4,6 +4,12 @@ conformance-kind:
 	.venv/bin/pytest -n 0 tests/conformance -k "not Local" -m kind --record-conformance docs/results
 	.venv/bin/bench capabilities --write docs/capabilities.md
 
+# The same on this machine, without a cluster.
+.PHONY: conformance-local
+conformance-local:
+	.venv/bin/pytest -n 0 tests/conformance -k "Local" --record-conformance docs/results
+	.venv/bin/bench capabilities --write docs/capabilities.md
+
 # What the harness itself costs, for the report; some minutes, on a machine that does nothing else.
 .PHONY: harness
 harness:

@@ -1,4 +1,4 @@
-"""Shared fixtures, and how the tests are spread over processes (`pytest -n 4`)."""
+"""Shared fixtures, and how the tests are spread over processes (`pytest -n 3`)."""
 
 import fcntl
 import os

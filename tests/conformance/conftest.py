@@ -50,6 +50,8 @@ def _leave_out_optional(config: pytest.Config, items: list[pytest.Item]) -> None
 
 
 def _is_optional(item: pytest.Item) -> bool:
+    if item.get_closest_marker("variant"):
+        return True
     owner = getattr(item, "cls", None)
     if owner is None or not issubclass(owner, Conformance):
         return False

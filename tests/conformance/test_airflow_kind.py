@@ -37,6 +37,7 @@ class TestAirflowOnKind(KindConformance):
         ]
 
 
+@pytest.mark.variant
 @pytest.mark.kind
 @pytest.mark.usefixtures("cluster_is_up")
 class TestAirflowPodOperator:
@@ -61,12 +62,14 @@ class TestAirflowPodOperator:
         assert len(set(pods)) == 2
 
 
+@pytest.mark.variant
 @pytest.mark.kind
 @pytest.mark.usefixtures("cluster_is_up")
 class TestAirflowBackfill(Backfill):
     target: ClassVar[Target] = Target.KIND
 
 
+@pytest.mark.variant
 @pytest.mark.kind
 @pytest.mark.usefixtures("cluster_is_up")
 class TestAirflowOpenLineage(OpenLineage):

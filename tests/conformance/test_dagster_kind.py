@@ -32,6 +32,7 @@ class TestDagsterOnKind(KindConformance):
         ]
 
 
+@pytest.mark.variant
 @pytest.mark.kind
 @pytest.mark.usefixtures("cluster_is_up")
 class TestDagsterBackfillOnKind(Backfills):

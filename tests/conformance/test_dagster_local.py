@@ -72,6 +72,7 @@ class Backfills:
             bench.driver.backfill(bench.request("pipeline"), ["2024-12-31"], 60)
 
 
+@pytest.mark.variant
 class TestDagsterRunRetries:
     """The configuration whose steps die with their run; what it shares with the others is asked above."""
 
@@ -105,6 +106,7 @@ class TestDagsterRunRetries:
         assert [e["attempt"] for e in ran.events("start")] == [1]
 
 
+@pytest.mark.variant
 class TestDagsterBackfill(Backfills):
     @pytest.fixture(scope="class")
     @classmethod

@@ -36,6 +36,7 @@ class TestPrefectOnKind(KindConformance):
         ]
 
 
+@pytest.mark.variant
 @pytest.mark.kind
 @pytest.mark.usefixtures("cluster_is_up")
 class TestPrefectAssetsOnKind(PrefectAssets):

@@ -2,6 +2,8 @@
 
 from typing import ClassVar
 
+import pytest
+
 from adapters.base import Gap, Status, Target
 from tests.conformance.prefect_assets import PrefectAssets
 from tests.conformance.suite import Bench, LocalConformance
@@ -22,6 +24,7 @@ class TestPrefectLocal(LocalConformance):
     )
 
 
+@pytest.mark.variant
 class TestPrefectAssetsLocal(PrefectAssets):
     target: ClassVar[Target] = Target.LOCAL
 
