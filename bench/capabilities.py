@@ -114,6 +114,12 @@ def load(results: Path) -> list[Conformance]:
     return sorted(found, key=lambda c: (c.target, c.adapter))
 
 
+def joined(stored: Iterable[Conformance], new: Conformance) -> Conformance:
+    """`new`, and what is stored of the same code that was not asked again."""
+    same = [one for one in stored if one.file == new.file and one.adapter_sha256 == new.adapter_sha256]
+    return new.model_copy(update={"verdicts": {**(same[0].verdicts if same else {}), **new.verdicts}})
+
+
 def stale(found: Iterable[Conformance]) -> list[str]:
     """What no longer holds: adapters that changed since, and verdicts on another suite."""
     problems = []

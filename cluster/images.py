@@ -245,7 +245,7 @@ def code_of(key: str) -> list[Path]:
     if key == "step":
         return [PROJECT / "core"]
     adapters = PROJECT / "adapters"
-    shared = [adapters / f"{name}.py" for name in ("__init__", "base", "podspec", "workloads")]
+    shared = [adapters / f"{name}.py" for name in ("__init__", "base", "cron", "podspec", "workloads")]
     own = [path for path in sorted((adapters / key).glob("*.py")) if path.stem not in HARNESS_SIDE]
     return [PROJECT / "core", *shared, *own]
 

@@ -103,7 +103,7 @@ def record_conformance(request: pytest.FixtureRequest) -> Any:
         environment=fingerprint({}, runtime.versions()),
         verdicts=_verdicts[owner],
     )
-    capabilities.save(folder, found)
+    capabilities.save(folder, capabilities.joined(capabilities.load(folder), found))
 
 
 @pytest.fixture(scope="class", autouse=True)

@@ -48,6 +48,21 @@ def test_a_gap_is_shown_with_its_reason() -> None:
     assert text.endswith("1. argo, kind, a run can be ended, and is gone: see issue")
 
 
+def test_what_was_found_is_said_in_the_table() -> None:
+    text = capabilities.table([made(schedule_overlaps=Verdict(outcome="yes", reason="starts beside it"))])
+    assert "| a scheduled run that is due while the last one is at work | starts beside it |" in text
+    assert "[1]" not in text
+
+
+def test_a_single_question_asked_again_keeps_the_other_answers() -> None:
+    failed, again = Verdict(outcome="failed"), Verdict(outcome="yes")
+    stored = made(fanout=failed)
+    new = made().model_copy(update={"verdicts": {"fanout": again}})
+    assert capabilities.joined([stored], new).verdicts == {**stored.verdicts, "fanout": again}
+    other = stored.model_copy(update={"adapter_sha256": "0"})
+    assert capabilities.joined([other], new) == new
+
+
 @pytest.mark.parametrize(
     ("found", "problem"),
     [

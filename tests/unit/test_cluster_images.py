@@ -54,11 +54,15 @@ def needed(module: str) -> set[Path]:
 
 
 @pytest.mark.parametrize("name", pins.ORCHESTRATORS)
-def test_an_image_holds_everything_its_pipeline_imports(name: str) -> None:
+def test_an_image_holds_everything_that_is_imported_there(name: str) -> None:
+    """By the pipeline, and by files that are mounted beside it."""
     held = images.code_of(name)
+    mounted = (PROJECT / "adapters" / name / "deploy").glob("*.py")
+    modules = {f"adapters.{name}.pipeline"}.union(*map(imported, mounted))
     missing = {
         path
-        for path in needed(f"adapters.{name}.pipeline")
+        for module in modules
+        for path in needed(module)
         if not any(path == entry or entry in path.parents for entry in held)
     }
     assert not missing
