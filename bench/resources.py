@@ -5,7 +5,7 @@ Two looks from outside, one before and one after: nothing is sampled in between,
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any, Protocol
@@ -31,6 +31,9 @@ WRITES = (
     'verb="DELETECOLLECTION"',
 )
 
+RENEWED_SECONDS, LOOK_SECONDS = 30.0, 1.0
+"""How long a counter may take to be there, or to be renewed, and the time between two looks at it."""
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -50,6 +53,11 @@ class Look:
     parts: Mapping[str, Reading] = field(default_factory=dict)
     requests: int | None = None
     writes: int | None = None
+
+    @property
+    def readable(self) -> bool:
+        """Whether anything could be read."""
+        return bool(self.parts) or self.requests is not None
 
 
 class Sight(Protocol):
@@ -86,6 +94,23 @@ def between(before: Look, after: Look, components: Iterable[Component]) -> Windo
         api_requests=_difference(before.requests, after.requests),
         api_writes=_difference(before.writes, after.writes),
     )
+
+
+def watched(look: Callable[[], Look], components: Sequence[Component], seconds: float) -> Window:
+    """What is used in `seconds` from now, and until the counters that are there have been renewed.
+
+    A kubelet does not have a new pod at once, and renews its counters when it likes: both are waited for, 30 s each.
+    """
+    before, end = look(), time.monotonic() + RENEWED_SECONDS
+    while before.readable and len(before.parts) < len(components) and time.monotonic() < end:
+        time.sleep(LOOK_SECONDS)
+        before = look()
+    time.sleep(seconds)
+    window, end = between(before, look(), components), time.monotonic() + RENEWED_SECONDS
+    while len(window.parts) < len(before.parts) and time.monotonic() < end:
+        time.sleep(LOOK_SECONDS)
+        window = between(before, look(), components)
+    return window
 
 
 def _difference(before: int | None, after: int | None) -> int | None:

@@ -45,7 +45,7 @@ from bench.records import (
     Scenario,
     Window,
 )
-from bench.resources import Look, between
+from bench.resources import Look, between, watched
 from bench.store import Store
 from bench.verify import same_digest, verify
 from core.codedigest import code_digest
@@ -259,9 +259,7 @@ class Runner:
         """
         self.tell(Progress("watching idle", scenario, slot.index, done, total))
         time.sleep(self.idle_seconds)
-        before = self._look(scenario)
-        time.sleep(self.idle_seconds)
-        return between(before, self._look(scenario), self._components(scenario))
+        return watched(lambda: self._look(scenario), self._components(scenario), self.idle_seconds)
 
     def _components(self, scenario: Scenario) -> tuple[Component, ...]:
         return self._runtime(scenario.orchestrator).components()

@@ -15,9 +15,10 @@ from adapters.local.processes import Servers
 from adapters.noop import NoopAdapter
 from adapters.runtimes import NothingToInstall
 from bench import plan as planning
+from bench import resources
 from bench.observe import EmptyScene
 from bench.records import Scenario
-from bench.resources import Look, Reading, between, counted, of_cluster, of_servers, pods_usage
+from bench.resources import Look, Reading, between, counted, of_cluster, of_servers, pods_usage, watched
 from bench.runner import Runner
 from bench.store import Store
 
@@ -49,6 +50,28 @@ def test_of_processes_only_those_that_were_there_at_both_looks_count() -> None:
 def test_a_counter_that_was_not_renewed_says_nothing() -> None:
     look = Look(100.0, {"server": Reading(95.0, {"a": 1.0}, 10)})
     assert between(look, Look(101.0, look.parts), [SERVER]).parts == ()
+
+
+def test_a_counter_that_is_late_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "LOOK_SECONDS", 0.0)
+    first = {"server": Reading(95.0, {"a": 1.0}, 10)}
+    renewed = {"server": Reading(120.0, {"a": 2.0}, 10)}
+    looks = iter(
+        [
+            Look(100.0, {}, 1, 0),
+            Look(101.0, first, 2, 0),
+            Look(116.0, first, 3, 0),
+            Look(120.0, renewed, 4, 0),
+        ]
+    )
+    window = watched(lambda: next(looks), [SERVER], 0.0)
+    (part,) = window.parts
+    assert (part.cpu_seconds, part.seconds, window.seconds) == (1.0, 25.0, 19.0)
+
+
+def test_what_cannot_be_read_is_not_waited_for() -> None:
+    looks = iter([Look(100.0), Look(115.0)])
+    assert watched(lambda: next(looks), [SERVER], 0.0).parts == ()
 
 
 def test_pods_are_found_by_their_uid_in_the_kubelets_summaries() -> None:
