@@ -116,8 +116,10 @@ def load(results: Path) -> list[Conformance]:
 
 def joined(stored: Iterable[Conformance], new: Conformance) -> Conformance:
     """`new`, and what is stored of the same code that was not asked again."""
-    same = [one for one in stored if one.file == new.file and one.adapter_sha256 == new.adapter_sha256]
-    return new.model_copy(update={"verdicts": {**(same[0].verdicts if same else {}), **new.verdicts}})
+    code = (new.file, new.configuration, new.adapter_sha256)
+    same = (one for one in stored if (one.file, one.configuration, one.adapter_sha256) == code)
+    kept = {name: verdict for one in same for name, verdict in one.verdicts.items()}
+    return new.model_copy(update={"verdicts": kept | new.verdicts})
 
 
 def stale(found: Iterable[Conformance]) -> list[str]:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
@@ -18,6 +18,7 @@ from adapters.local.processes import Servers
 from bench.records import Usage, Window
 
 log = structlog.get_logger()
+Found = TypeVar("Found")
 
 SUMMARY = "/api/v1/nodes/{node}/proxy/stats/summary"
 CPU_ONLY, READING = {"only_cpu_and_memory": "true"}, "reading the kubelets' summaries"
@@ -101,16 +102,19 @@ def watched(look: Callable[[], Look], components: Sequence[Component], seconds: 
 
     A kubelet does not have a new pod at once, and renews its counters when it likes: both are waited for, 30 s each.
     """
-    before, end = look(), time.monotonic() + RENEWED_SECONDS
-    while before.readable and len(before.parts) < len(components) and time.monotonic() < end:
-        time.sleep(LOOK_SECONDS)
-        before = look()
+    before = _until(look, lambda found: not found.readable or len(found.parts) >= len(components))
     time.sleep(seconds)
-    window, end = between(before, look(), components), time.monotonic() + RENEWED_SECONDS
-    while len(window.parts) < len(before.parts) and time.monotonic() < end:
+    return _until(
+        lambda: between(before, look(), components), lambda found: len(found.parts) >= len(before.parts)
+    )
+
+
+def _until(read: Callable[[], Found], enough: Callable[[Found], bool]) -> Found:
+    """What is read once it is enough, or time is up."""
+    end = time.monotonic() + RENEWED_SECONDS
+    while not enough(found := read()) and time.monotonic() < end:
         time.sleep(LOOK_SECONDS)
-        window = between(before, look(), components)
-    return window
+    return found
 
 
 def _difference(before: int | None, after: int | None) -> int | None:

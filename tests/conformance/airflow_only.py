@@ -1,8 +1,7 @@
 """What is asked of Airflow alone, on each of its targets."""
 
-from collections.abc import Iterator
 from datetime import UTC, datetime, time, timedelta
-from typing import Any, ClassVar
+from typing import Any
 
 import pytest
 
@@ -10,38 +9,21 @@ from adapters.airflow.adapter import native
 from adapters.airflow.dags import run_of
 from adapters.airflow.lineage import known
 from adapters.airflow.openlineage import OPENLINEAGE, events_of
-from adapters.base import BenchError, RunHandle, Status, Target
+from adapters.base import BenchError, RunHandle, Status
 from adapters.lineage import QUESTIONS
 from bench import lineage
 from bench.verify import verify
 from core.codedigest import code_digest
-from tests.conformance.suite import Bench, fault
+from tests.conformance.suite import Bench, Deployed, fault
 from tests.unit.test_core_lineage import validate
 
 PROVIDER = "apache-airflow-providers-openlineage"
 
 
-class Deployed:
-    """One deployment for the tests of a class."""
-
-    target: ClassVar[Target]
-    configuration: ClassVar[str]
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def bench(cls) -> Iterator[Bench]:
-        bench = Bench("airflow", cls.target, cls.configuration)
-        bench.runtime.deploy(cls.configuration)
-        yield bench
-        if cls.target is Target.LOCAL:
-            bench.runtime.undeploy()
-        else:
-            bench.runtime.scale(False)
-
-
 class Backfill(Deployed):
     """Runs of past days, which Airflow's scheduler makes of one request."""
 
+    adapter = "airflow"
     configuration = "tuned"
     DAG = "nightly"
 
@@ -82,6 +64,7 @@ class Backfill(Deployed):
 class OpenLineage(Deployed):
     """The configuration in which Airflow's own provider emits OpenLineage events."""
 
+    adapter = "airflow"
     configuration = OPENLINEAGE
 
     def test_a_run_can_be_told_from_its_events(self, bench: Bench) -> None:

@@ -1,33 +1,17 @@
 """What the configuration `assets` of Prefect must leave in the server's events, on any target."""
 
-from collections.abc import Iterator
-
-import pytest
-
-from adapters.base import Status, Target
+from adapters.base import Status
 from adapters.prefect.lineage import MATERIALIZED, known
 from adapters.prefect.variants import KEYS
 from bench.verify import verify
-from tests.conformance.suite import Bench, fault
+from tests.conformance.suite import Bench, Deployed, fault
 
 
-class PrefectAssets:
+class PrefectAssets(Deployed):
     """Steps that are materializations of assets; what they share with other steps is asked by the suite."""
 
-    target: Target
-
-    @pytest.fixture(scope="class")
-    @classmethod
-    def bench(cls) -> Iterator[Bench]:
-        bench = Bench("prefect", cls.target, "assets")
-        bench.runtime.deploy("assets")
-        yield bench
-        cls.end(bench)
-
-    @classmethod
-    def end(cls, bench: Bench) -> None:
-        """Leave the machine to the next class."""
-        bench.runtime.scale(False)
+    adapter = "prefect"
+    configuration = "assets"
 
     def test_each_asset_has_its_event(self, bench: Bench) -> None:
         ran = bench.run("pipeline", fault=fault("train", "exception", 1))

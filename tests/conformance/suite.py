@@ -142,6 +142,26 @@ def fault(step: str, kind: str, *attempts: int) -> str:
     return json.dumps({"step": step, "kind": kind, "on_attempts": list(attempts)})
 
 
+@pytest.mark.variant
+class Deployed:
+    """One deployment for the tests of a class: what one orchestrator alone has, or a configuration of its own."""
+
+    adapter: ClassVar[str]
+    target: ClassVar[Target]
+    configuration: ClassVar[str] = "default"
+
+    @pytest.fixture(scope="class")
+    @classmethod
+    def bench(cls) -> Iterator[Bench]:
+        bench = Bench(cls.adapter, cls.target, cls.configuration)
+        bench.runtime.deploy(cls.configuration)
+        yield bench
+        if cls.target is Target.LOCAL:
+            bench.runtime.undeploy()
+        else:
+            bench.runtime.scale(False)
+
+
 class Conformance(ABC):
     """The suite. Tests of one class share one deployment and, where they only read, one pipeline run."""
 

@@ -1,6 +1,5 @@
 """Airflow on kind."""
 
-from collections.abc import Iterator
 from typing import ClassVar
 
 import pytest
@@ -10,7 +9,7 @@ from adapters.base import Status, Target
 from adapters.installation import Installation
 from bench.verify import verify
 from tests.conformance.airflow_only import Backfill, OpenLineage
-from tests.conformance.suite import Bench, KindConformance, fault
+from tests.conformance.suite import Bench, Deployed, KindConformance, fault
 
 
 class TestAirflowOnKind(KindConformance):
@@ -37,18 +36,14 @@ class TestAirflowOnKind(KindConformance):
         ]
 
 
-@pytest.mark.variant
 @pytest.mark.kind
 @pytest.mark.usefixtures("cluster_is_up")
-class TestAirflowPodOperator:
+class TestAirflowPodOperator(Deployed):
     """The configuration whose steps are pods of their own; what it shares with the others is asked above."""
 
-    @pytest.fixture(scope="class")
-    def bench(self) -> Iterator[Bench]:
-        bench = Bench("airflow", Target.KIND, "kpo")
-        bench.runtime.deploy("kpo")
-        yield bench
-        bench.runtime.scale(False)
+    adapter: ClassVar[str] = "airflow"
+    target: ClassVar[Target] = Target.KIND
+    configuration: ClassVar[str] = "kpo"
 
     def test_a_failed_step_is_tried_in_another_pod(self, bench: Bench) -> None:
         ran = bench.run("chain", steps=1, fibo=12, fault=fault("probe", "exception", 1))
@@ -62,14 +57,12 @@ class TestAirflowPodOperator:
         assert len(set(pods)) == 2
 
 
-@pytest.mark.variant
 @pytest.mark.kind
 @pytest.mark.usefixtures("cluster_is_up")
 class TestAirflowBackfill(Backfill):
     target: ClassVar[Target] = Target.KIND
 
 
-@pytest.mark.variant
 @pytest.mark.kind
 @pytest.mark.usefixtures("cluster_is_up")
 class TestAirflowOpenLineage(OpenLineage):

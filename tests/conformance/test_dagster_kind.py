@@ -1,6 +1,5 @@
 """Dagster on kind."""
 
-from collections.abc import Iterator
 from typing import ClassVar
 
 import pytest
@@ -32,14 +31,7 @@ class TestDagsterOnKind(KindConformance):
         ]
 
 
-@pytest.mark.variant
 @pytest.mark.kind
 @pytest.mark.usefixtures("cluster_is_up")
 class TestDagsterBackfillOnKind(Backfills):
-    @pytest.fixture(scope="class")
-    @classmethod
-    def bench(cls) -> Iterator[Bench]:
-        bench = Bench("dagster", Target.KIND, "default")
-        bench.runtime.deploy("default")
-        yield bench
-        bench.runtime.scale(False)
+    target: ClassVar[Target] = Target.KIND

@@ -1,7 +1,6 @@
 """Dagster on this machine."""
 
 from collections import Counter
-from collections.abc import Iterator
 from typing import ClassVar
 
 import pytest
@@ -12,7 +11,7 @@ from adapters.dagster.runtime import RUN_RETRIES
 from adapters.workloads import PIPELINE
 from bench.verify import verify
 from core.data import load
-from tests.conformance.suite import Bench, LocalConformance, fault
+from tests.conformance.suite import Bench, Deployed, LocalConformance, fault
 
 NO_APPROVAL = Gap(
     "approval_waits",
@@ -30,8 +29,10 @@ class TestDagsterLocal(LocalConformance):
     gaps: ClassVar[tuple[Gap, ...]] = (NO_APPROVAL,)
 
 
-class Backfills:
+class Backfills(Deployed):
     """What only Dagster of the five is asked: partitions, and the runs that a backfill makes of them."""
+
+    adapter: ClassVar[str] = "dagster"
 
     def test_a_backfill_is_a_run_of_each_partition(self, bench: Bench) -> None:
         """Each with its own ledger and its own day's ratings; Dagster's own word for the backfill is read."""
@@ -72,17 +73,12 @@ class Backfills:
             bench.driver.backfill(bench.request("pipeline"), ["2024-12-31"], 60)
 
 
-@pytest.mark.variant
-class TestDagsterRunRetries:
+class TestDagsterRunRetries(Deployed):
     """The configuration whose steps die with their run; what it shares with the others is asked above."""
 
-    @pytest.fixture(scope="class")
-    @classmethod
-    def bench(cls) -> Iterator[Bench]:
-        bench = Bench("dagster", Target.LOCAL, RUN_RETRIES)
-        bench.runtime.deploy(RUN_RETRIES)
-        yield bench
-        bench.runtime.undeploy()
+    adapter: ClassVar[str] = "dagster"
+    target: ClassVar[Target] = Target.LOCAL
+    configuration: ClassVar[str] = RUN_RETRIES
 
     def test_a_killed_run_is_run_again_from_where_it_was(self, bench: Bench) -> None:
         ran = bench.run("pipeline", fault=fault("register", "exit137", 1))
@@ -106,12 +102,5 @@ class TestDagsterRunRetries:
         assert [e["attempt"] for e in ran.events("start")] == [1]
 
 
-@pytest.mark.variant
 class TestDagsterBackfill(Backfills):
-    @pytest.fixture(scope="class")
-    @classmethod
-    def bench(cls) -> Iterator[Bench]:
-        bench = Bench("dagster", Target.LOCAL, "default")
-        bench.runtime.deploy("default")
-        yield bench
-        bench.runtime.undeploy()
+    target: ClassVar[Target] = Target.LOCAL

@@ -36,7 +36,6 @@ class TestPrefectOnKind(KindConformance):
         ]
 
 
-@pytest.mark.variant
 @pytest.mark.kind
 @pytest.mark.usefixtures("cluster_is_up")
 class TestPrefectAssetsOnKind(PrefectAssets):

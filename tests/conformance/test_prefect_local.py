@@ -2,8 +2,6 @@
 
 from typing import ClassVar
 
-import pytest
-
 from adapters.base import Gap, Status, Target
 from tests.conformance.prefect_assets import PrefectAssets
 from tests.conformance.suite import Bench, LocalConformance
@@ -24,13 +22,8 @@ class TestPrefectLocal(LocalConformance):
     )
 
 
-@pytest.mark.variant
 class TestPrefectAssetsLocal(PrefectAssets):
     target: ClassVar[Target] = Target.LOCAL
-
-    @classmethod
-    def end(cls, bench: Bench) -> None:
-        bench.runtime.undeploy()
 
     def test_another_configuration_has_none(self, bench: Bench) -> None:
         request = bench.request("pipeline").model_copy(update={"configuration": "default"})

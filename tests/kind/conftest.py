@@ -1,11 +1,11 @@
 """`bench run` stops every orchestrator but its own: tests that start it wait until no suite uses another."""
 
-import time
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import BESIDE, place_of
+from tests.unit.conftest import wait_for
 
 PATIENCE_SECONDS = 1800.0
 
@@ -18,8 +18,5 @@ def alone(request: pytest.FixtureRequest, shared: Path) -> None:
         for item in request.session.items
         if isinstance(item, pytest.Function) and item.cls and place_of(item.nodeid) == BESIDE
     }
-    end = time.monotonic() + PATIENCE_SECONDS
-    while left := [name for name in classes if not (shared / f"{name}.over").exists()]:
-        if time.monotonic() > end:
-            pytest.fail(f"{', '.join(left)} did not end")
-        time.sleep(1)
+    over = [shared / f"{name}.over" for name in classes]
+    wait_for(lambda: all(path.exists() for path in over), "the suites that run beside", PATIENCE_SECONDS)

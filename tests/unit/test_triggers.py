@@ -121,6 +121,12 @@ def test_a_minute_that_is_a_moment_too_near_is_passed_over(
     assert triggers.next_minute(45) == due
 
 
+def test_all_firings_are_in_one_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(triggers.time, "time", lambda: 58 * 60.0)
+    assert triggers.next_minute(45) == 59 * 60
+    assert triggers.next_minute(45, firings=2) == 60 * 60
+
+
 def test_a_schedule_has_no_pause_of_ours_and_an_event_a_long_one() -> None:
     pauses = [planning.longest_pause(scenario(trigger=t), 10.0) for t in ("api", "schedule", "event")]
     assert pauses == [10.0, 0.0, planning.EVENT_JITTER_SECONDS]
