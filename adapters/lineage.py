@@ -87,7 +87,7 @@ def reader(adapter: Adapter) -> Callable[[Any, RunHandle], Known] | None:
 
 
 def answer(question: Question, known: Known) -> Answer:
-    """The facts that `known` holds for a question. `durable` asks for what the first four have, once more."""
+    """The facts that `known` holds for a question other than `durable`, which is the first four once more."""
     facts = {name: text for name, text in _FACTS[question](known).items() if text}
     return Answer(question=question, facts=facts)
 
@@ -150,10 +150,6 @@ def _failed(known: Known) -> dict[str, str]:
     return {"failed_attempts": str(len(failed)), "orphans_attributed": str(attributed)} if tries else {}
 
 
-def _first_four(known: Known) -> dict[str, str]:
-    return {name: text for question in FIRST_FOUR for name, text in answer(question, known).facts.items()}
-
-
 _FACTS: Mapping[Question, Callable[[Known], dict[str, str]]] = {
     "dataset": _some("dataset_uri", "dataset_sha256"),
     "code": _code,
@@ -166,6 +162,5 @@ _FACTS: Mapping[Question, Callable[[Known], dict[str, str]]] = {
     "attempt": _attempt,
     "failed": _failed,
     "alert": _some("drifted", "model_sha256", "dataset_sha256"),
-    "durable": _first_four,
     "openlineage": lambda known: {"events": str(len(known.openlineage) or "")},
 }

@@ -147,6 +147,27 @@ def test_what_goes_with_the_objects_is_not_durable() -> None:
     assert verdicts(half, half)["durable"] == "answered", "what was never known cannot be lost"
 
 
+def test_what_two_questions_call_alike_is_not_mixed_up() -> None:
+    elsewhere = complete().model_copy(
+        update={"parameters": {**PARAMETERS, "dataset_uri": "data://asked-for"}}
+    )
+    rows = ledger()
+    for row in rows:
+        if row["event"] == "start":
+            row["data"]["config"]["dataset_uri"] = "data://asked-for"
+    truth = lineage.truth(rows, HANDLE, "code of this machine")
+
+    def durable(known: Known) -> str:
+        found = lineage.asked(lambda: known, lambda: None, lambda text: text, truth)
+        return next(each.verdict for each in found if each.question == "durable")
+
+    assert durable(elsewhere) == "answered"
+    assert durable(elsewhere.model_copy(update={"parameters": {}})) == "answered", (
+        "the dataset's alone is right"
+    )
+    assert durable(complete()) == "wrong", "the parameter's is not the dataset's"
+
+
 def test_every_orchestrator_has_a_reader_and_no_control_has() -> None:
     names = ("argo", "airflow", "prefect", "dagster", "kfp")
     assert all(reader(adapters.load(name)) for name in names)
