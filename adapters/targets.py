@@ -93,6 +93,7 @@ def connect(target: Target) -> ClusterTarget:
         "kind": info.kind_version,
         "image_origin": info.origin,
         "oci_wrapper": str(info.oci_wrapper).lower(),
+        **({"code": info.code} if info.code else {}),
     }
     return ClusterTarget(target, kube, dict(info.images), facts)
 
@@ -111,6 +112,7 @@ def _elsewhere() -> ClusterTarget:
     try:
         kube = Kube(Path(os.environ.get("BENCH_KUBECONFIG") or found.kubeconfig), found.context)
         facts = {"kubernetes": kube.version(), "nodes": _nodes(kube), "storage_class": found.storage_class}
+        facts |= {"code": found.code} if found.code else {}
     except TargetUnreachable as gone:
         raise TargetUnreachable(
             f"context {found.context}: {gone.message}", f"kubectl --context {found.context} get nodes"

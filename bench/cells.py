@@ -82,7 +82,7 @@ class Cell:
     @cached_property
     def blocking(self) -> dict[str, str]:
         """The facts that its runs were measured under."""
-        return (self.measured or self.records)[0].environment.blocking
+        return (self.measured or self.records)[0].environment.deciding
 
     @cached_property
     def stand_ins(self) -> tuple[str, ...]:
@@ -240,13 +240,13 @@ def cells(records: Iterable[RunRecord]) -> list[Cell]:
     for record in records:
         grouped.setdefault(key_of(record), []).append(record)
     for key in sorted(grouped):
-        facts = grouped[key][0].environment.blocking.items()
+        facts = grouped[key][0].environment.deciding.items()
         fuller = [
             other
             for other, members in grouped.items()
             if other != key
             and replace(other, environment=key.environment) == key
-            and facts < members[0].environment.blocking.items()
+            and facts < members[0].environment.deciding.items()
         ]
         if len(fuller) == 1 and not any(is_measured(record) for record in grouped[key]):
             grouped[fuller[0]] += grouped.pop(key)

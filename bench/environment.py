@@ -13,7 +13,7 @@ import psutil
 from bench.records import Environment
 
 NUMERIC = ("numpy", "scipy", "scikit-learn", "joblib")
-BLOCKING_FACTS = ("kubernetes", "nodes", "kind", "oci_wrapper", "postgres", "registry")
+BLOCKING_FACTS = ("code", "kubernetes", "nodes", "kind", "oci_wrapper", "postgres", "registry")
 
 
 def fingerprint(facts: Mapping[str, str], versions: Mapping[str, str]) -> Environment:

@@ -240,9 +240,15 @@ class Environment(Frozen):
     informational: dict[str, str] = Field(default_factory=dict)
 
     @property
+    def deciding(self) -> dict[str, str]:
+        """All that makes results incomparable: `blocking`, and the steps' code where older rows have it elsewhere."""
+        code = self.informational.get("code") or self.informational.get("image_step")
+        return {"code": code, **self.blocking} if code else self.blocking
+
+    @property
     def digest(self) -> str:
-        """sha256 over the blocking part."""
-        return _digest(tuple(self.blocking.items()))
+        """sha256 over the deciding part."""
+        return _digest(tuple(self.deciding.items()))
 
 
 @lru_cache(maxsize=64)

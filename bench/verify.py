@@ -83,7 +83,7 @@ def same_digest(record: RunRecord, earlier: Sequence[RunRecord]) -> str | None:
             and other.status == "succeeded"
             and other.scenario.workload == record.scenario.workload
             and _inputs(other) == _inputs(record)
-            and all(other.environment.blocking.get(n) == record.environment.blocking.get(n) for n in numeric)
+            and all(other.environment.deciding.get(n) == record.environment.deciding.get(n) for n in numeric)
         ):
             return f"the same inputs gave model {mine[:12]} here and {str(theirs)[:12]} in {other.run_id}"
     return None
@@ -93,9 +93,7 @@ def _inputs(record: RunRecord) -> tuple[Any, ...]:
     """What determines the model: parameters that shape it, and the code."""
     shaping = ("dataset_uri", "seed", "k", "n_books")
     given = record.scenario.parameters
-    facts = record.environment.informational
-    code = facts.get("image_step") or facts.get("code")
-    return (*(str(given.get(name)) for name in shaping), code)
+    return (*(str(given.get(name)) for name in shaping), record.environment.deciding.get("code"))
 
 
 def _name(step: str, index: int | None) -> str:

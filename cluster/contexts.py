@@ -29,6 +29,7 @@ from cluster.installations import Installed, discovery_of, file_of, folder, inst
 from cluster.ownership import is_ours
 from cluster.stages import Log, Outputs, Report, Stages, silent
 from cluster.state import LOCK_PATIENCE, exclusive, paths, sweep, write_atomic
+from core.codedigest import code_digest
 
 READY_SECONDS = 600
 """Nodes may have to pull two gigabytes first."""
@@ -111,7 +112,7 @@ def install(
             _deploy(stages, api, context, references, chosen, is_new)
         finally:
             stages.stop()
-        found = Installed(context, kubeconfig, chosen, references)
+        found = Installed(context, kubeconfig, chosen, references, code_digest())
         write_atomic(file_of(context), json.dumps(asdict(found), indent=2, sort_keys=True) + "\n")
     return found
 

@@ -22,6 +22,8 @@ class Installed:
     storage_class: str
     images: dict[str, str]
     """References by digest, by the keys of `pins.REPOSITORIES`."""
+    code: str = ""
+    """Digest of the steps' code in them; empty in what older versions left."""
 
 
 def installed(context: str = "") -> Installed:

@@ -13,6 +13,7 @@ from cluster.engine import Docker
 from cluster.errors import ClusterError
 from cluster.stages import Log, Outputs, Report, Stages, lanes, silent
 from cluster.state import LOCK_PATIENCE, ClusterInfo, Origin, Paths, exclusive, paths, sweep, write_atomic
+from core.codedigest import code_digest
 
 ImagesMode = Literal["auto", "pull", "build"]
 
@@ -96,6 +97,12 @@ def _with_images(make: Callable[[Stages, Docker, Origin], dict[str, str]], repor
     with exclusive(where, "up", LOCK_PATIENCE):
         sweep(where)
         known = info()
+        if known.code not in ("", code_digest()):
+            raise ClusterError(
+                "The steps' code has changed since the cluster's images were made.",
+                kept="nothing was changed.",
+                remedy="bench cluster up",
+            )
         docker = _answering()
         node = kind_cluster.require_node(docker)
         stages = Stages(where, report)
@@ -149,6 +156,7 @@ def _up(stages: Stages, mode: ImagesMode, orchestrators: tuple[str, ...]) -> Clu
         origin=origin,
         oci_wrapper=wrapper is not None,
         images=references,
+        code=code_digest(),
     )
     from cluster import services  # with Kubernetes' client, which other commands need not wait for
 

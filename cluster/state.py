@@ -36,6 +36,8 @@ class ClusterInfo:
     images: dict[str, str]
     """Image references by digest: step, argo_controller, argo_executor, postgres, mlflow, s3; and airflow, prefect,
     dagster, kfp, argo_events, nats where they were asked for."""
+    code: str = ""
+    """Digest of the steps' code in these images; empty in what older versions left."""
 
     def to_json(self) -> str:
         """One JSON object; reads back with `from_json`."""

@@ -18,6 +18,7 @@ from cluster.engine import Docker
 from cluster.errors import ClusterError
 from cluster.stages import Stages
 from cluster.state import DATA, PROJECT, ClusterInfo, Origin, Paths
+from core.codedigest import code_digest
 
 DOCKER = Docker(Path("/usr/bin/docker"))
 PACKAGES = ("core", "adapters", "bench", "cluster")
@@ -194,6 +195,15 @@ def running(known: ClusterInfo, monkeypatch: pytest.MonkeyPatch) -> ClusterInfo:
     monkeypatch.setattr(images, "apps", apps)
     monkeypatch.setattr(kind_cluster, "load", load)
     return known
+
+
+def test_images_of_other_code_than_the_clusters_are_not_added(running: ClusterInfo) -> None:
+    state.write_atomic(state.paths().info, replace(running, code="sha256:before").to_json())
+    with pytest.raises(ClusterError, match="code has changed") as raised:
+        lifecycle.ensure_images(("airflow",))
+    assert "cluster up" in raised.value.remedy
+    state.write_atomic(state.paths().info, replace(running, code=code_digest()).to_json())
+    assert "airflow" in lifecycle.ensure_images(("airflow",)).images
 
 
 @pytest.mark.parametrize("name", ["airflow", "airflow-openlineage"])

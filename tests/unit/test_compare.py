@@ -57,6 +57,22 @@ def test_different_environments_are_refused_by_name_unless_forced() -> None:
     assert forced.differs == ("kernel: 6.1 and 6.8",)
 
 
+def test_runs_of_other_code_are_another_environment_wherever_it_is_written() -> None:
+    def older(code: str) -> list[RunRecord]:
+        return [
+            r.model_copy(
+                update={"environment": Environment(blocking=r.environment.blocking, informational=facts)}
+            )
+            for r in runs()
+            for facts in [{"code": code}]
+        ]
+
+    with pytest.raises(BenchError, match="code: a and b"):
+        compare(older("a"), runs(code="b"))
+    (same,) = compare(older("a"), runs(code="a")).compared
+    assert same.differs == ()
+
+
 def test_a_set_of_two_environments_is_refused() -> None:
     mixed = runs(n=3, kernel="6.1") + [
         r.model_copy(update={"run_id": r.run_id + "x"}) for r in runs(n=3, kernel="6.8")
