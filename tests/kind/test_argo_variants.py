@@ -15,7 +15,7 @@ from adapters.targets import PIPELINE_NAMESPACE
 from adapters.workloads import PIPELINE
 from tests.conformance.suite import Bench
 
-pytestmark = [pytest.mark.kind, pytest.mark.usefixtures("cluster_is_up", "alone")]
+pytestmark = [pytest.mark.kind, pytest.mark.usefixtures("cluster_is_up")]
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def driver(argo: Bench) -> ArgoDriver:
 
 
 @pytest.fixture
-def volume_run(driver: ArgoDriver) -> Iterator[RunHandle]:
+def volume_run(driver: ArgoDriver, promoting: None) -> Iterator[RunHandle]:
     request = RunRequest(
         run_id=f"var-{os.urandom(4).hex()}",
         workload="pipeline",
@@ -59,7 +59,7 @@ def test_the_shared_volume_gives_the_same_model(
 
 
 @pytest.fixture
-def nightly_run(argo: Bench) -> Iterator[RunHandle]:
+def nightly_run(argo: Bench, promoting: None) -> Iterator[RunHandle]:
     """A run of the nightly definition at once, as `argo submit --from cronwf/recommender-nightly` makes it."""
     custom = argo.scene.where.kube.custom
     nightly = custom.get_namespaced_custom_object(

@@ -13,7 +13,7 @@ from bench.store import Store
 from tests.conformance.suite import Bench
 from tests.kind.test_run import BENCH
 
-pytestmark = [pytest.mark.kind, pytest.mark.usefixtures("cluster_is_up", "alone")]
+pytestmark = [pytest.mark.kind, pytest.mark.usefixtures("cluster_is_up")]
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +41,7 @@ def test_controller_killed(argo: Bench, moment: str) -> None:
     assert argo.driver.cancel(handle.run_id)
 
 
+@pytest.mark.usefixtures("alone")
 def test_bench_killed_on_argo(argo: Bench, tmp_path: Path) -> None:
     """Killed at three seeded moments of a run: every sample is there once, and nothing is left on the cluster."""
     words = ["run", "-o", "argo", "-c", "tuned", "-w", "chain", "--steps", "1", "--no-controls"]
@@ -71,6 +72,7 @@ def test_bench_killed_on_argo(argo: Bench, tmp_path: Path) -> None:
     assert not {item["metadata"]["name"] for item in listed["items"]} & set(started)
 
 
+@pytest.mark.usefixtures("alone")
 def test_a_run_that_never_ends_is_cut_at_its_deadline(argo: Bench, tmp_path: Path) -> None:
     words = ["run", "-o", "argo", "-c", "tuned", "-w", "chain", "--steps", "1", "--no-controls", "--n", "1"]
     words += ["--jitter", "0", "--deadline", "15", "--set", "sleep_seconds=600", "--results", str(tmp_path)]
