@@ -169,8 +169,8 @@ class Conformance(ABC):
     target: ClassVar[Target]
     configuration: ClassVar[str] = "default"
     gaps: ClassVar[tuple[Gap, ...]] = ()
-    always_whole: ClassVar[bool] = True
-    """False: without `--whole-conformance` only `MUST_PASS` is asked; the rest is asked when verdicts are stored."""
+    always_whole: ClassVar[bool] = False
+    """Everything is asked in every run of the tests; else only `MUST_PASS`, and the rest when verdicts are stored."""
     stored_only: ClassVar[frozenset[str]] = frozenset({"schedule_fires", "schedule_overlaps"})
     """What is left out without it in any case: a schedule's shortest grid is a minute."""
     overlap: ClassVar[str] = BESIDE
@@ -406,7 +406,6 @@ class KindConformance(Conformance):
     """The suite on the kind cluster."""
 
     target: ClassVar[Target] = Target.KIND
-    always_whole: ClassVar[bool] = False
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod

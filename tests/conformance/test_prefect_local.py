@@ -10,6 +10,7 @@ from tests.conformance.suite import Bench, LocalConformance
 class TestPrefectLocal(LocalConformance):
     adapter: ClassVar[str] = "prefect"
     configuration: ClassVar[str] = "tuned"
+    always_whole: ClassVar[bool] = True
     gaps: ClassVar[tuple[Gap, ...]] = (
         Gap(
             capability="killed_process_is_retried",
