@@ -170,8 +170,11 @@ def makespan(record: RunRecord) -> float | None:
 
 
 def overhead(record: RunRecord) -> float | None:
-    """Seconds. None where a step's user times are not known, or the record's clocks contradict each other."""
-    if record.breakdown is None or record.breakdown.errors:
+    """Seconds. None where a step's user times are not known, or the record's clocks contradict each other.
+
+    Nor of a single step: the window is that step's own user time, and nothing is left of it.
+    """
+    if record.breakdown is None or record.breakdown.errors or record.scenario.steps == 1:
         return None
     return record.breakdown.overhead
 

@@ -466,24 +466,25 @@ def _cold(cell: Cell) -> dict[str, Any] | None:
 
 
 def _share(cell: Cell) -> dict[str, Any] | None:
-    """Overhead ÷ (overhead + user time), as run and for longer steps.
+    """What of a makespan is not user time, as run and for longer steps.
 
-    Computed shares keep the cell's median overhead and put every phase's user time at the given length; a
-    length is `measured` only where the cell's own mean step is that long.
+    Computed shares keep the cell's median of makespan − user time and put every phase's user time at the given
+    length; a length is `measured` only where the cell's own mean step is that long.
     """
     if cell.key.orchestrator == "noop":
         return None
     both = [
-        (over, r.breakdown.user)
+        (whole, r.breakdown.user)
         for r in cell.measured
-        if (over := overhead(r)) is not None and r.breakdown is not None and r.breakdown.user is not None
+        if (whole := makespan(r)) and r.breakdown is not None and not r.breakdown.errors
+        if r.breakdown.user is not None
     ]
     if not both:
         return None
     count = len(phases(cell.key.workload, cell.key.steps))
-    cost = median([over for over, _ in both])
+    cost = median([whole - user for whole, user in both])
     step = median([user for _, user in both]) / count
-    as_run = median([over / (over + user) if over + user else 0.0 for over, user in both])
+    as_run = median([(whole - user) / whole for whole, user in both])
     entries = []
     for length, text in STEP_LENGTHS:
         near = abs(step - length) <= NEAR * length
@@ -492,7 +493,7 @@ def _share(cell: Cell) -> dict[str, Any] | None:
     return {
         **_named(cell),
         "n": len(both),
-        "overhead": cost,
+        "besides_user": cost,
         "phases": count,
         "step_seconds": step,
         "as_run": as_run,
