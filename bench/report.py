@@ -28,6 +28,7 @@ from bench import (
     upkeep,
 )
 from bench.cells import (
+    BUSY,
     CONTROLS,
     FLOORS,
     PART_ORDER,
@@ -218,6 +219,7 @@ def _contents(everything: Sequence[Cell], own: Mapping[str, Any] | None = None) 
         "environments": [grouping.environment(group) for group in groups],
         "tables": [table for group in groups for table in _tables(group, lines)],
         "retries": aftermath.tables(struck, lambda cell: _raw(cell, lines)),
+        "busy": BUSY,
         "lineage": {
             "questions": [{"id": each, "asks": lineage.ASKS[each]} for each in lineage.ASKS],
             "columns": [
