@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bench import faults
-from bench.cells import Cell
+from bench import faults, recent
+from bench.cells import Cell, load
 from bench.records import RunRecord
 from bench.statistics import median, proportion
 
@@ -65,9 +65,9 @@ def aftermath(record: RunRecord) -> Aftermath | None:
     )
 
 
-def of_cell(cell: Cell) -> list[Aftermath]:
-    """Of every run of the cell that was struck."""
-    return [found for record in cell.records if (found := aftermath(record)) is not None]
+def struck(cell: Cell) -> list[tuple[RunRecord, Aftermath]]:
+    """Every run of the cell that was struck, and what it shows."""
+    return [(record, found) for record in cell.records if (found := aftermath(record)) is not None]
 
 
 def middle(found: Iterable[Aftermath], of: Callable[[Aftermath], float | None]) -> float | None:
@@ -84,7 +84,8 @@ def counts(values: Iterable[int | None]) -> str:
 
 def row(cell: Cell) -> dict[str, Any]:
     """A cell as a row of the retry table. `recovered` is a count with its exact binomial interval, or None."""
-    found = of_cell(cell)
+    runs = struck(cell)
+    found = [after for _, after in runs]
     return {
         **cell.who,
         "n": len(found),
@@ -97,27 +98,37 @@ def row(cell: Cell) -> dict[str, Any]:
         "resumed": middle(found, lambda after: after.resumed),
         "done": middle(found, lambda after: after.done),
         "resolution": middle(found, lambda after: after.resolution),
+        **load([record for record, _ in runs]),
         "void": len(cell.void),
         "unsupported": cell.unsupported[0].reason if cell.unsupported else None,
     }
 
 
 def tables(found: Sequence[Cell], located: Callable[[Cell], dict[str, Any]]) -> list[dict[str, Any]]:
-    """A table for each target, fault and struck work; `located` says where a cell's raw rows are."""
-    groups: dict[tuple[str, str, str, int, str], list[Cell]] = {}
+    """A table for each target, fault, struck work, policy and environment; `located` says where raw rows are."""
+    groups: dict[tuple[object, ...], list[Cell]] = {}
     for cell in found:
         key = cell.key
-        groups.setdefault((key.target, key.fault, key.workload, key.steps, key.retries), []).append(cell)
-    return [
-        {
-            "target": target,
-            "fault": fault,
-            "title": faults.FAULTS[fault].title,
-            "workload": f"{workload}-{steps}",
-            "step": faults.STRUCK[workload],
-            "retries": retries,
-            "policy": faults.POLICIES[retries],
-            "rows": [{**row(cell), "raw": located(cell)} for cell in members],
-        }
-        for (target, fault, workload, steps, retries), members in sorted(groups.items())
-    ]
+        group = (key.target, key.fault, key.workload, key.steps, key.retries, key.variant, key.parameters)
+        groups.setdefault(group, []).append(cell)
+    made = []
+    for _, members in sorted(groups.items()):
+        parts = recent.environments(members)
+        for facts, cells in parts:
+            key = cells[0].key
+            work = (f"{key.workload}-{key.steps}", *(f"{name}={value}" for name, value in key.parameters))
+            made.append(
+                {
+                    "target": key.target,
+                    "fault": key.fault,
+                    "title": faults.FAULTS[key.fault].title,
+                    "workload": ", ".join(work),
+                    "step": faults.STRUCK[key.workload],
+                    "retries": key.retries,
+                    "policy": faults.POLICIES[key.retries],
+                    "days": recent.days(cells) if len(parts) > 1 else None,
+                    "differs": list(recent.differing(parts[0][0], facts)),
+                    "rows": [{**row(cell), "raw": located(cell)} for cell in cells],
+                }
+            )
+    return made

@@ -21,6 +21,10 @@ STAND_IN = " (stand-in: "
 """How an adapter's version says that an image is not the vendor's; what it is instead follows."""
 
 
+BUSY = 0.5
+"""A row above this median CPU pressure is marked: half of the time something waited for a CPU."""
+
+
 @dataclass(frozen=True, order=True)
 class CellKey:
     """What makes runs one cell: the scenario, what a step is, and the environment they ran in."""
@@ -170,10 +174,32 @@ def makespan(record: RunRecord) -> float | None:
 
 
 def overhead(record: RunRecord) -> float | None:
-    """Seconds. None where a step's user times are not known, or the record's clocks contradict each other."""
-    if record.breakdown is None or record.breakdown.errors:
+    """Seconds. None where a step's user times are not known, or the record's clocks contradict each other.
+
+    Nor of a single step: the window is that step's own user time, and nothing is left of it.
+    """
+    if record.breakdown is None or record.breakdown.errors or record.scenario.steps == 1:
         return None
     return record.breakdown.overhead
+
+
+def pressure(record: RunRecord) -> float | None:
+    """The share of a run in which something waited for a CPU (pressure stall, `some`); None where not stored."""
+    return record.pressure.cpu_some if record.pressure else None
+
+
+def steal(record: RunRecord) -> float | None:
+    """The share of a run's CPU time that the host took; None where not stored."""
+    return record.pressure.steal if record.pressure else None
+
+
+def load(records: Sequence[RunRecord]) -> dict[str, Any]:
+    """How busy the machine was during these runs: medians, and whether the row is to be marked."""
+    found = {
+        name: median(values) if (values := [v for r in records if (v := of(r)) is not None]) else None
+        for name, of in (("pressure", pressure), ("steal", steal))
+    }
+    return {**found, "busy": (found["pressure"] or 0.0) > BUSY}
 
 
 def handoff(record: RunRecord) -> float | None:

@@ -45,7 +45,7 @@ FAULTS = {
         Fault("sigkill", "a step's process is killed with SIGKILL, once", "sigkill"),
         Fault(
             "pod-deleted",
-            "a step's pod is deleted without grace, once",
+            f"the pod of a step that works {WORK_SECONDS} s is deleted without grace, once",
             None,
             (Target.KIND, Target.K8S),
         ),

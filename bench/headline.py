@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from adapters.base import BenchError
-from bench import aftermath, lineage, starts
-from bench.cells import FLOORS, Cell, cells, floor_of, makespan, overhead, ratio_to_floor
+from bench import aftermath, lineage, recent, starts
+from bench.cells import BUSY, FLOORS, Cell, cells, floor_of, load, makespan, overhead, ratio_to_floor
 from bench.drawing import figures, seconds
-from bench.faults import FAULTS
+from bench.faults import FAULTS, STRUCK, WORK_SECONDS
 from bench.records import RunRecord
 from bench.statistics import Estimate
 
@@ -17,6 +18,21 @@ STEP_IS = {
     "process": "one process per step",
     "call": "steps as calls in one process",
 }
+STRIKES = {
+    "exception": "raises",
+    "sigkill": "is killed",
+    "pod-deleted": f"loses its pod ({WORK_SECONDS} s of work)",
+}
+FAILING = (
+    "**When a step fails**: runs that recovered; how long until the next attempt was at work, median; *busy* where "
+    f"the median CPU pressure of these runs was above {BUSY:.0%}. Retries are *equal* (three attempts, no delay) or "
+    "*as shipped* (no retry setting of ours). Each column is one work and its struck step."
+)
+ASKED = (
+    "**Lineage**: thirteen questions to each orchestrator's own store, after a run of the pipeline in which the first "
+    f"attempt of `{STRUCK['pipeline']}` raised, retries equal. Question 12 counts as answered where what was known of "
+    "questions 1 to 4 is known still once the run's objects are gone, however little: the last column says how much."
+)
 BEGIN, END = "<!-- results: made by `bench report --readme` -->", "<!-- /results -->"
 TIMES_BEGIN, TIMES_END = "<!-- times: made by `bench report --readme` -->", "<!-- /times -->"
 COMMANDS = "commands.jsonl"
@@ -25,107 +41,158 @@ COMMANDS = "commands.jsonl"
 
 def table(records: Sequence[RunRecord]) -> str:
     """The pipeline, a table for each target and kind of step: median makespan, overhead and ratio to the floor."""
-    found = [
-        cell
-        for cell in cells(records)
-        if cell.key.workload == "pipeline"
-        and cell.key.task in FLOORS
-        and cell.measured
-        and cell.key.undisturbed
-    ]
     groups: dict[tuple[str, str], list[Cell]] = {}
-    for cell in found:
-        groups.setdefault((cell.key.target, cell.key.task), []).append(cell)
+    for cell in _plain(cells(records)):
+        key = cell.key
+        if key.workload == "pipeline" and key.task in FLOORS and cell.measured and key.undisturbed:
+            groups.setdefault((key.target, key.task), []).append(cell)
     lines: list[str] = []
     for (target, task), members in sorted(
         groups.items(), key=lambda g: (g[0][0], list(FLOORS).index(g[0][1]))
     ):
-        lines += [
-            *([""] if lines else []),
-            f"The pipeline's seven steps on **{target}**, {STEP_IS[task]}:",
-            "",
-            "| orchestrator | setting | n | makespan, median | overhead, median | × floor |",
-            "|---|---|--:|--:|--:|--:|",
-            *(_row(cell, members) for cell in members),
-        ]
+        for part in recent.parts(members):
+            floors = {floor.key: floor for cell in part.rows if (floor := floor_of(cell, part.around))}
+            lines += [
+                *([""] if lines else []),
+                f"The pipeline's seven steps on **{target}**, {STEP_IS[task]} ({_said(part)}):",
+                "",
+                "| orchestrator | setting | n (cold) | makespan, median | overhead, median | × floor |",
+                "|---|---|--:|--:|--:|--:|",
+                *(_row(cell, part.around) for cell in (*part.rows, *floors.values())),
+            ]
     return "\n".join(lines)
 
 
 def kept(records: Sequence[RunRecord]) -> str:
-    """What each does when a step fails and what it knows of a model later: a row for each orchestrator and setting."""
-    rows: dict[tuple[str, str, str, str], list[Cell]] = {}
-    for cell in cells(records):
+    """What each does when a step fails and what it knows of a model later: tables for each target."""
+    by_target: dict[str, list[Cell]] = {}
+    for cell in _plain(cells(records)):
         if cell.key.fault:
-            key = cell.key
-            rows.setdefault((key.target, key.orchestrator, key.configuration, key.task), []).append(cell)
-    if not rows:
-        return ""
-    names = list(FAULTS)
-    titles = {
-        "exception": "a step raises",
-        "sigkill": "its process is killed",
-        "pod-deleted": "its pod is deleted",
-    }
-    lines = [
-        "**When a step fails** under equal retries (runs that recovered; resumed after, median; in brackets what is "
-        "recovered with the retry settings as shipped), and the thirteen **lineage** questions to "
-        "each orchestrator's own store:",
-        "",
-        "| target | orchestrator | a step is | "
-        + " | ".join(titles[name] for name in names)
-        + " | answered of 13 | wrong |",
-        "|---|---|---|" + "--:|" * (len(names) + 2),
-    ]
-    for (target, name, configuration, task), members in rows.items():
-        faults = [_recovered([cell for cell in members if cell.key.fault == fault]) for fault in names]
-        asked = lineage.columns(members)
-        answered = str(asked[0]["answered"]) if asked else "not asked"
-        wrong = str(asked[0]["wrong"]) if asked else ""
-        shown = name if configuration == "default" else f"{name} {configuration}"
-        lines.append("| " + " | ".join((target, shown, task, *faults, answered, wrong)) + " |")
-    return "\n".join(lines)
+            by_target.setdefault(cell.key.target, []).append(cell)
+    failing: list[str] = []
+    asked: list[str] = []
+    for target, members in sorted(by_target.items()):
+        struck = [cell for cell in members if aftermath.struck(cell)]
+        failing += [_failing(target, part) for part in recent.parts(struck)]
+        answers = [c for c in members if c.key.retries == "equal" and lineage.columns([c])]
+        asked += [_lineage(target, part) for part in recent.parts(answers)]
+    said = [[FAILING, *failing] if failing else [], [ASKED, *asked] if asked else []]
+    return "\n\n".join(text for texts in said for text in texts)
 
 
-def _recovered(members: Sequence[Cell]) -> str:
-    """`3 of 3; 1.9 s (0 of 3)`, over all the cells' struck runs; a dash where none is stored."""
-    equal, shipped = (
-        [after for cell in members if cell.key.retries == policy for after in aftermath.of_cell(cell)]
-        for policy in ("equal", "shipped")
+def _failing(target: str, part: recent.Part) -> str:
+    """A column for each fault of each work, a row for each setting and retry policy: one cell of runs in each."""
+    columns = sorted(
+        {(cell.key.workload, cell.key.steps, cell.key.fault) for cell in part.rows},
+        key=lambda column: (*column[:2], list(FAULTS).index(column[2])),
     )
-    again = aftermath.middle(equal, lambda after: after.resumed)
-    text = _count(equal) if again is None else f"{_count(equal)}; {seconds(again)}"
-    return f"{text} ({_count(shipped)})" if shipped else text
+    rows: dict[tuple[str, ...], dict[tuple[str, int, str], str]] = {}
+    for cell in part.rows:
+        key = cell.key
+        policy = "equal" if key.retries == "equal" else "as shipped"
+        of = rows.setdefault((_shown(cell), key.task, policy), {})
+        of[key.workload, key.steps, key.fault] = _recovered(cell)
+    heads = [
+        f"{workload}-{steps}, `{STRUCK[workload]}` {STRIKES[fault]}" for workload, steps, fault in columns
+    ]
+    return "\n".join(
+        [
+            f"A step fails on **{target}** ({_said(part)}):",
+            "",
+            "| orchestrator | a step is | retries | " + " | ".join(heads) + " |",
+            "|---|---|---|" + "--:|" * len(heads),
+            *(
+                "| " + " | ".join((*who, *(of.get(column, "—") for column in columns))) + " |"
+                for who, of in sorted(rows.items(), key=lambda row: (row[0][1], row[0]))
+            ),
+        ]
+    )
+
+
+def _recovered(cell: Cell) -> str:
+    """`3 of 3; 1.9 s`, over the cell's struck runs."""
+    runs = aftermath.struck(cell)
+    again = aftermath.middle((after for _, after in runs), lambda after: after.resumed)
+    text = f"{sum(after.recovered for _, after in runs)} of {len(runs)}"
+    text += "" if again is None else f"; {seconds(again)}"
+    return f"{text}, busy" if load([record for record, _ in runs])["busy"] else text
+
+
+def _lineage(target: str, part: recent.Part) -> str:
+    """How many of the thirteen questions each answers, and of how little question 12 says that it lasts."""
+    lines = [
+        f"Lineage on **{target}** ({_said(part)}):",
+        "",
+        "| orchestrator | a step is | n | answered of 13 | wrong | facts kept for question 12 |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for cell in part.rows:
+        (column,) = lineage.columns([cell])
+        durable = column["answers"]["durable"]
+        values = (column["n"], column["answered"], column["wrong"])
+        still = f"{len(durable['given'])} of {durable['of']}"
+        lines.append("| " + " | ".join((_shown(cell), cell.key.task, *map(str, values), still)) + " |")
+    return "\n".join(lines)
 
 
 def started(records: Sequence[RunRecord]) -> str:
-    """How long until the first step is at work, by what started the run: a row for each orchestrator and setting."""
-    rows: dict[tuple[str, str, str, str], dict[str, str]] = {}
-    for row in starts.rows(cells(records)):
-        shown = row["orchestrator"] + (
-            f" {row['configuration']}" if row["configuration"] != "default" else ""
-        )
-        of = rows.setdefault((row["target"], shown, row["task"], row["work"]), {})
+    """How long until the first step is at work, by what started the run: a table for each target."""
+    by_target: dict[str, list[Cell]] = {}
+    everything = _plain(cells(records))
+    asked = {replace(cell.key, trigger="api") for cell in everything if cell.key.trigger != "api"}
+    for cell in everything:
+        if replace(cell.key, trigger="api") in asked:
+            by_target.setdefault(cell.key.target, []).append(cell)
+    made = [
+        _starting(target, part)
+        for target, members in sorted(by_target.items())
+        for part in recent.parts(members)
+    ]
+    return "\n\n".join(made)
+
+
+def _starting(target: str, part: recent.Part) -> str:
+    rows: dict[tuple[str, str, str], dict[str, str]] = {}
+    for row in starts.rows(part.rows):
+        name = row["orchestrator"]
+        shown = name if row["configuration"] == "default" else f"{name} {row['configuration']}"
+        of = rows.setdefault((shown, row["task"], row["work"]), {})
         if row["start"]:
             within = f"{figures(row['shortest'])} to {figures(row['longest'])}"
             of[row["by"]] = f"{seconds(row['start']['value'])} ({within}, n = {row['n']})"
-    if not rows:
-        return ""
-    lines = [
-        "**Until the first step is at work** (median, shortest to longest), by what starts the run: a request, a "
-        "schedule (from the minute it was due), a data event:",
-        "",
-        "| target | orchestrator | a step is | work | request | schedule | data event |",
-        "|---|---|---|---|--:|--:|--:|",
-        *(
-            "| " + " | ".join((*who, *(of.get(by, "—") for by in starts.SHOWN))) + " |"
-            for who, of in rows.items()
-        ),
-    ]
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            f"**Until the first step is at work** on **{target}** ({_said(part)}; median, shortest to longest), by "
+            "what starts the run: a request, a schedule (from the minute it was due), a data event:",
+            "",
+            "| orchestrator | a step is | work | request | schedule | data event |",
+            "|---|---|---|--:|--:|--:|",
+            *(
+                "| " + " | ".join((*who, *(of.get(by, "—") for by in starts.SHOWN))) + " |"
+                for who, of in rows.items()
+            ),
+        ]
+    )
 
 
-def _count(found: Sequence[aftermath.Aftermath]) -> str:
-    return f"{sum(after.recovered for after in found)} of {len(found)}" if found else "—"
+def _plain(found: Sequence[Cell]) -> list[Cell]:
+    """Without variants and parameters, which the report alone has: no two works under one name."""
+    return [cell for cell in found if not cell.key.parameters and cell.key.variant in ("s3", "folder")]
+
+
+def _said(part: recent.Part) -> str:
+    """When a table was measured, and that an older one has only what the newer has not."""
+    if part.differs is None:
+        return part.days
+    return (
+        f"{part.days}, in another environment than the table above, differing in {', '.join(part.differs)}: "
+        "only what it has not"
+    )
+
+
+def _shown(cell: Cell) -> str:
+    name, configuration = cell.key.orchestrator, cell.key.configuration
+    return name if configuration == "default" else f"{name} {configuration}"
 
 
 def _row(cell: Cell, members: Sequence[Cell]) -> str:
@@ -134,7 +201,7 @@ def _row(cell: Cell, members: Sequence[Cell]) -> str:
     values = (
         name + (" (floor)" if name in FLOORS.values() else " (stand-in images)" if cell.stand_ins else ""),
         (cell.knob or cell.key.configuration).replace("_", r"\_"),
-        str(len(cell.measured)),
+        f"{len(cell.measured)} ({cell.cold})" if cell.cold else str(len(cell.measured)),
         _text(cell.estimate(makespan), " s"),
         _text(cell.estimate(overhead), " s"),
         _text(ratio.estimate, "") if ratio else "",

@@ -28,6 +28,7 @@ from bench import (
     upkeep,
 )
 from bench.cells import (
+    BUSY,
     CONTROLS,
     FLOORS,
     PART_ORDER,
@@ -218,6 +219,7 @@ def _contents(everything: Sequence[Cell], own: Mapping[str, Any] | None = None) 
         "environments": [grouping.environment(group) for group in groups],
         "tables": [table for group in groups for table in _tables(group, lines)],
         "retries": aftermath.tables(struck, lambda cell: _raw(cell, lines)),
+        "busy": BUSY,
         "lineage": {
             "questions": [{"id": each, "asks": lineage.ASKS[each]} for each in lineage.ASKS],
             "columns": [
@@ -466,24 +468,25 @@ def _cold(cell: Cell) -> dict[str, Any] | None:
 
 
 def _share(cell: Cell) -> dict[str, Any] | None:
-    """Overhead ÷ (overhead + user time), as run and for longer steps.
+    """What of a makespan is not user time, as run and for longer steps.
 
-    Computed shares keep the cell's median overhead and put every phase's user time at the given length; a
-    length is `measured` only where the cell's own mean step is that long.
+    Computed shares keep the cell's median of makespan − user time and put every phase's user time at the given
+    length; a length is `measured` only where the cell's own mean step is that long.
     """
     if cell.key.orchestrator == "noop":
         return None
     both = [
-        (over, r.breakdown.user)
+        (whole, r.breakdown.user)
         for r in cell.measured
-        if (over := overhead(r)) is not None and r.breakdown is not None and r.breakdown.user is not None
+        if (whole := makespan(r)) and r.breakdown is not None and not r.breakdown.errors
+        if r.breakdown.user is not None
     ]
     if not both:
         return None
     count = len(phases(cell.key.workload, cell.key.steps))
-    cost = median([over for over, _ in both])
+    cost = median([whole - user for whole, user in both])
     step = median([user for _, user in both]) / count
-    as_run = median([over / (over + user) if over + user else 0.0 for over, user in both])
+    as_run = median([(whole - user) / whole for whole, user in both])
     entries = []
     for length, text in STEP_LENGTHS:
         near = abs(step - length) <= NEAR * length
@@ -492,7 +495,7 @@ def _share(cell: Cell) -> dict[str, Any] | None:
     return {
         **_named(cell),
         "n": len(both),
-        "overhead": cost,
+        "besides_user": cost,
         "phases": count,
         "step_seconds": step,
         "as_run": as_run,

@@ -13,7 +13,8 @@ from adapters.workloads import Member
 from bench import aftermath, faults
 from bench import plan as planning
 from bench.errors import BadInput
-from bench.records import RunRecord, Strike
+from bench.headline import kept
+from bench.records import Pressure, RunRecord, Strike
 from bench.report import build, contents
 from bench.run_command import Options, scenarios
 from bench.runner import Runner
@@ -233,6 +234,23 @@ def test_fault_runs_have_a_table_of_their_own_and_are_in_no_other(tmp_path: Path
     raw = (tmp_path / "runs.jsonl").read_text(encoding="utf-8").splitlines()
     lines = range(row["raw"]["first_line"], row["raw"]["last_line"] + 1)
     assert {json.loads(raw[n - 1])["run_id"] for n in lines} == {r.run_id for r in records}
+
+
+def test_a_row_of_a_busy_machine_is_marked_and_work_of_ours_is_named(tmp_path: Path) -> None:
+    """Its times are the machine's too; a pod is deleted in a step that works longer than others."""
+    records = [
+        struck(number=n).model_copy(update={"pressure": Pressure(cpu_some=share, steal=0.002)})
+        for n, share in enumerate((0.2, 0.88, 0.85))
+    ]
+    (row,) = contents(records)["retries"][0]["rows"]
+    assert (row["pressure"], row["steal"], row["busy"]) == (0.85, 0.002, True)
+    assert "| 85 % (0.2 %), **busy** |" in build(records, tmp_path)[0].read_text(encoding="utf-8")
+    calm = records[:1]
+    assert "| 20 % (0.2 %) |" in build(calm, tmp_path)[0].read_text(encoding="utf-8")
+    assert "; " in (said := kept(calm)) and ", busy" not in said and ", busy" in kept(records)
+    (bare,) = contents([struck()])["retries"][0]["rows"]
+    assert (bare["pressure"], bare["steal"], bare["busy"]) == (None, None, False)
+    assert f"works {faults.WORK_SECONDS} s" in faults.FAULTS["pod-deleted"].title
 
 
 def test_records_without_a_fault_keep_the_seal_they_were_stored_with() -> None:

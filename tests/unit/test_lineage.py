@@ -428,12 +428,17 @@ def test_the_report_says_what_was_answered_and_what_was_missing(tmp_path: Path) 
     assert mixed["alert"] == "answered 1, absent 1"
 
 
-def test_the_short_table_has_all_three_columns(tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text(f"{headline.BEGIN}\n{headline.END}\n")
-    headline.write(readme, [made(scenario("argo")), asked(1, complete())], tmp_path)
-    text = readme.read_text()
-    assert "| kind | argo | pod | — | — | — | 12 | 0 |" in text and "makespan, median" in text
+def test_the_short_table_says_how_much_question_12_kept(tmp_path: Path) -> None:
+    """A store that had little and lost none of it has answered: the reader sees how little."""
+    little = complete().model_copy(update={"attempts": complete().attempts[:1]})
+    record = asked(2, little)
+    durable = next(each for each in record.lineage if each.question == "durable")
+    assert durable.verdict == "answered" and len(durable.facts) < 9
+    text = headline.kept([asked(1, complete())])
+    assert "| argo | pod | 1 | 12 | 0 | 9 of 9 |" in text
+    assert f"| 0 | {len(durable.facts)} of 9 |" in headline.kept([record])
+    build([record], tmp_path)
+    assert "however little that was" in (tmp_path / "report.md").read_text()
 
 
 def test_records_with_and_without_answers_keep_their_seals(tmp_path: Path) -> None:

@@ -294,10 +294,21 @@ def test_the_overheads_share_is_measured_only_at_the_length_that_ran() -> None:
         ("1 s", "computed"), ("30 s", "measured"), ("1 min", "computed"), ("10 min", "computed"),
         ("60 min", "computed"),
     ]  # fmt: skip
-    cost = entry["overhead"]
+    cost = entry["besides_user"]
+    assert cost == pytest.approx(median([run.client.makespan_monotonic_ns / 1e9 - 30 for run in runs]))
     assert entry["lengths"][4]["share"] == pytest.approx(cost / (cost + 3600))
     shares = [x["share"] for x in entry["lengths"]]
     assert shares == sorted(shares, reverse=True)
+
+
+def test_a_run_of_one_step_costs_its_wait_and_has_no_overhead_in_a_window(tmp_path: Path) -> None:
+    """The window from the first user code to the last is that step's own: its zero would say that a run is free."""
+    runs = [made(scenario("argo", "chain", 1), number, handoff=8.0) for number in range(3)]
+    found = contents(runs)
+    (entry,), (table,) = found["shares"], found["tables"]
+    assert entry["as_run"] > 0.9 and entry["besides_user"] > 8
+    assert row(table, "argo")["overhead"] is None
+    assert "what comes before and after is in the makespan only" in written(runs, tmp_path)
 
 
 def test_cold_runs_are_set_against_the_others() -> None:

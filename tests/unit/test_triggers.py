@@ -172,7 +172,8 @@ def test_retries_as_shipped_are_a_table_of_their_own() -> None:
         ("equal", 1),
         ("shipped", 0),
     ]
-    assert "(0 of 1)" in kept([struck("equal", "succeeded"), struck("shipped", "failed")])
+    text = kept([struck("equal", "succeeded"), struck("shipped", "failed")])
+    assert "| argo | pod | equal | 1 of 1 |" in text and "| argo | pod | as shipped | 0 of 1 |" in text
 
 
 def test_options_make_a_scenario_of_each_trigger_and_policy(tmp_path: Path) -> None:

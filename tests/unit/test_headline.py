@@ -1,0 +1,191 @@
+"""The README's tables: one work and one policy in a cell, one environment in a table, what is newest."""
+
+from typing import Any
+
+import pytest
+
+from bench import headline
+from bench.cells import makespan
+from bench.records import Environment, RunRecord, Scenario
+from bench.report import contents
+from bench.statistics import median
+from tests.unit.made_records import MadeRun, made, scenario
+
+NEW, OLD = "sha256:new", "sha256:old"
+
+
+def in_code(
+    of: Scenario, code: str | None, day: int, numbers: range = range(3), **fields: Any
+) -> list[RunRecord]:
+    """Runs of a day: with the code among the blocking facts as new rows have it, or in none (None)."""
+    blocking = {"cpu": "made up", "cores": "2", **({"code": code} if code else {})}
+    return [
+        made(
+            of,
+            number,
+            environment=Environment(blocking=blocking),
+            recorded_at=f"2026-11-{day}T12:00:00Z",
+            **fields,
+        )
+        for number in numbers
+    ]
+
+
+def struck(of: Scenario, day: int = 20, number: int = 0, **fields: Any) -> RunRecord:
+    """A run whose fault struck 2 s before its second attempt began (a chain's) or with none after it."""
+    run = MadeRun(of, seed=number)
+    step = {"chain": "probe", "pipeline": "train"}[of.workload]
+    first = next(row for row in run.ledger if row["step"] == step)
+    at = first["wall_ns"] - 2_000_000_000
+    effect = {**first, "event": "effect", "wall_ns": at, "data": {"effect": "fault"}}
+    return run.record(
+        sample={"index": number},
+        ledger=(effect, *run.ledger),
+        recorded_at=f"2026-11-{day}T12:00:00Z",
+        **fields,
+    )
+
+
+def tables(text: str) -> list[list[str]]:
+    """The rows of each table, its heading's sentence first."""
+    found: list[list[str]] = []
+    before = ""
+    for line in text.splitlines():
+        if line.startswith("| orchestrator"):
+            found.append([before, line])
+        elif line.startswith("| ") and found:
+            found[-1].append(line)
+        elif line:
+            before = line
+    return found
+
+
+def test_a_cell_of_the_fault_table_has_one_work_and_one_policy() -> None:
+    chain, whole = (
+        scenario("argo", "chain", 1, fault="exception"),
+        scenario("argo", "pipeline", 7, fault="exception"),
+    )
+    shipped = scenario("argo", "chain", 1, fault="exception", retries="shipped")
+    records = [struck(chain, number=n) for n in range(3)]
+    records += [struck(whole), struck(shipped, status="failed"), struck(shipped, number=1)]
+    ((_, head, *rows),) = tables(headline.kept(records))
+    assert "| chain-1, `probe` raises | pipeline-7, `train` raises |" in head
+    assert rows == [
+        "| argo | pod | as shipped | 1 of 2; 2.00 s | — |",
+        "| argo | pod | equal | 3 of 3; 2.00 s | 1 of 1; 2.00 s |",
+    ]
+
+
+def test_targets_have_fault_tables_of_their_own() -> None:
+    kind, local = (
+        scenario("argo", "chain", 1, fault="sigkill", target=target) for target in ("kind", "local")
+    )
+    found = tables(headline.kept([struck(kind), struck(local, task="process")]))
+    assert ["on **kind**" in found[0][0], "on **local**" in found[1][0]] == [True, True]
+    assert [len(each) for each in found] == [3, 3]
+
+
+def test_first_runs_after_a_switch_are_counted_beside_n() -> None:
+    records = [made(number=n, cold=n < 2) for n in range(3)]
+    assert "| argo | default | 3 (2) |" in headline.table(records)
+    assert "| argo | default | 3 |" in headline.table([made(number=n) for n in range(3)])
+
+
+def test_rows_of_other_code_are_below_with_the_floor_of_their_own() -> None:
+    argo, kfp, pods = (scenario(name) for name in ("argo", "kfp", "pods"))
+    old = [
+        record
+        for of, handoff in ((argo, 5.0), (kfp, 5.0), (pods, 3.0))
+        for record in in_code(of, OLD, 20, handoff=handoff)
+    ]
+    new = [
+        record
+        for of, handoff in ((argo, 2.0), (pods, 0.5))
+        for record in in_code(of, NEW, 25, range(10, 12), handoff=handoff)
+    ]
+    newest, older = tables(headline.table([*old, *new]))
+    assert [row.split(" | ")[:3] for row in newest[2:]] == [
+        ["| argo", "default", "2"],
+        ["| pods (floor)", "default", "2"],
+    ]
+    assert [row.split(" | ")[:3] for row in older[2:]] == [
+        ["| kfp", "default", "3"],
+        ["| pods (floor)", "default", "3"],
+    ]
+    assert "(2026-11-25)" in newest[0]
+    assert "2026-11-20, in another environment than the table above, differing in code" in older[0]
+    of_kfp, of_pods = (
+        [makespan(r) or 0 for r in old if r.scenario.orchestrator == name] for name in ("kfp", "pods")
+    )
+    ratio = median([a / b for a, b in zip(of_kfp, of_pods, strict=True)])
+    assert f" | {ratio:.2f} [" in older[2]
+
+
+def test_rows_without_a_code_have_the_floor_without_one() -> None:
+    """Nothing contradicts a fact that is not stored, and yet it is another environment."""
+    old = [r for name in ("kfp", "pods") for r in in_code(scenario(name), None, 20)]
+    new = [r for name in ("argo", "pods") for r in in_code(scenario(name), NEW, 25, range(10, 12))]
+    newest, older = tables(headline.table([*old, *new]))
+    assert [row.split(" | ")[2] for row in (*newest[2:], *older[2:])] == ["2", "2", "3", "3"]
+    assert " at 50% |" in newest[2].split(" | ")[-1] and " at 75% |" in older[2].split(" | ")[-1]
+
+
+@pytest.mark.parametrize("informational", [{}, {"code": OLD}])
+def test_old_rows_keep_their_code_elsewhere_or_nowhere(informational: dict[str, str]) -> None:
+    old = [
+        record.model_copy(
+            update={
+                "environment": Environment(blocking=record.environment.blocking, informational=informational)
+            }
+        )
+        for record in in_code(scenario("kfp"), None, 20)
+    ]
+    newest, older = tables(headline.table([*old, *in_code(scenario("argo"), NEW, 25)]))
+    assert newest[2].startswith("| argo |") and older[2].startswith("| kfp |")
+    alike = [
+        record.model_copy(
+            update={"environment": Environment(blocking=record.environment.blocking | {"code": OLD})}
+        )
+        for record in in_code(scenario("argo"), None, 21)
+    ]
+    assert len(tables(headline.table([*old, *alike]))) == (1 if informational else 2)
+
+
+def test_a_scenario_measured_again_is_shown_once_and_floors_alone_are_no_table() -> None:
+    again = [*in_code(scenario("argo"), OLD, 20), *in_code(scenario("argo"), NEW, 25, range(5, 7))]
+    ((_, _, row),) = tables(headline.table(again))
+    assert row.startswith("| argo | default | 2 |")
+    ((_, _, row),) = tables(
+        headline.table([*in_code(scenario("argo"), OLD, 20), *in_code(scenario("pods"), NEW, 25)])
+    )
+    assert row.startswith("| argo | default | 3 |")
+
+
+def test_faults_and_starts_of_other_code_are_tables_of_their_own() -> None:
+    def of(code: str, record: RunRecord) -> RunRecord:
+        blocking = {**record.environment.blocking, "code": code}
+        return record.model_copy(update={"environment": Environment(blocking=blocking)})
+
+    raised, killed = (scenario("argo", "chain", 1, fault=fault) for fault in ("exception", "sigkill"))
+    records = [of(OLD, struck(raised)), of(OLD, struck(killed)), of(NEW, struck(killed, 25, 1))]
+    in_report = contents(records)["retries"]
+    assert [(t["fault"], t["days"], t["differs"], len(t["rows"])) for t in in_report] == [
+        ("exception", None, [], 1),
+        ("sigkill", "2026-11-25", [], 1),
+        ("sigkill", "2026-11-20", ["code"], 1),
+    ]
+    newest, older = tables(headline.kept(records))
+    assert newest[1].endswith("| retries | chain-1, `probe` is killed |")
+    assert older[1].endswith("| retries | chain-1, `probe` raises |")
+
+    begun = {trigger: scenario("argo", "chain", 1, trigger=trigger) for trigger in ("api", "schedule")}
+    before = [r for each in begun.values() for r in in_code(each, OLD, 20)]
+    other = [
+        r
+        for trigger in ("api", "event")
+        for r in in_code(scenario("kfp", "chain", 1, trigger=trigger), OLD, 20)
+    ]
+    after = [r for each in begun.values() for r in in_code(each, NEW, 25, range(2))]
+    newest, older = tables(headline.started([*before, *other, *after]))
+    assert [newest[2].split(" | ")[0], older[2].split(" | ")[0]] == ["| argo", "| kfp"]
+    assert newest[2].count("n = 2") == 2 and len(newest) == len(older) == 3
