@@ -17,6 +17,7 @@ from adapters.workloads import WORKLOADS, phases
 from bench import (
     aftermath,
     again,
+    against,
     concurrency,
     drawing,
     grouping,
@@ -48,16 +49,15 @@ from bench.records import RunRecord, canonical
 from bench.statistics import (
     LEVEL,
     P95_FROM,
-    adjust,
     bootstrap_interval,
     cost_curve,
     difference,
+    judge_rows,
     median,
     median_estimate,
     outliers,
     p95,
     p_by,
-    plain,
     proportion,
 )
 
@@ -217,6 +217,7 @@ def _contents(everything: Sequence[Cell], own: Mapping[str, Any] | None = None) 
         "measured_total": sum(len(cell.measured) for cell in found),
         "environments": [grouping.environment(group) for group in groups],
         "tables": [table for group in groups for table in _tables(group, lines)],
+        "against": against.tables(groups),
         "retries": aftermath.tables(struck, lambda cell: _raw(cell, lines)),
         "lineage": {
             "questions": [{"id": each, "asks": lineage.ASKS[each]} for each in lineage.ASKS],
@@ -392,42 +393,36 @@ def _handoff_bounds(cell: Cell) -> dict[str, float] | None:
 
 
 def _tuning(group: Group) -> list[dict[str, Any]]:
-    """Each tuned configuration against the default of the same orchestrator, work and environment.
+    """Each configuration against what it is a change of: same orchestrator, work, kind of step and environment.
 
-    Holm's adjustment is over all of an environment's tests.
+    Holm's adjustment is over all of an environment's tests. Pairs of which nothing was measured are left out.
     """
+    known = {cell.key: cell for cell in group.cells if cell.key.orchestrator not in CONTROLS}
     rows: list[dict[str, Any]] = []
-    for default in group.cells:
-        if default.key.configuration != "default" or default.key.orchestrator in CONTROLS:
+    for key, tuned in known.items():
+        name = against.base_of(key.configuration)
+        base = known.get(replace(key, configuration=name))
+        if base is None or base is tuned or not (base.measured or tuned.measured):
             continue
-        for tuned in group.cells:
-            same = tuned.key.work == default.key.work and tuned.key.task == default.key.task
-            same = same and tuned.key.orchestrator == default.key.orchestrator
-            if not same or tuned is default or tuned.key.environment != default.key.environment:
-                continue
-            rows.append(
-                {
-                    "environment": group.name,
-                    "target": group.target,
-                    "task": tuned.key.task,
-                    "workload": f"{tuned.key.workload}-{tuned.key.steps}",
-                    "orchestrator": tuned.key.orchestrator,
-                    "configuration": tuned.key.configuration,
-                    "knob": tuned.knob,
-                    "default": _estimated(default, makespan),
-                    "tuned": _estimated(tuned, makespan),
-                    "difference": _difference(default, tuned),
-                }
-            )
-    tested = adjust(row["difference"] for row in rows)
-    for entry in tested:
-        entry["tests"] = len(tested)
+        rows.append(
+            {
+                "environment": group.name,
+                "target": group.target,
+                "task": key.task,
+                "workload": f"{key.workload}-{key.steps}",
+                "orchestrator": key.orchestrator,
+                "base": name,
+                "configuration": key.configuration,
+                "knob": tuned.knob,
+                "default": _estimated(base, makespan),
+                "tuned": _estimated(tuned, makespan),
+                "difference": difference(base.values(makespan), tuned.values(makespan))
+                if base.measured and tuned.measured
+                else None,
+            }
+        )
+    judge_rows(rows)
     return rows
-
-
-def _difference(one: Cell, other: Cell) -> dict[str, Any] | None:
-    a, b = one.values(makespan), other.values(makespan)
-    return {**plain(difference(a, b)), "tests": 0} if a and b else None
 
 
 def _breakdown(cell: Cell) -> dict[str, Any] | None:
