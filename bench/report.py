@@ -49,6 +49,7 @@ from bench.records import RunRecord, canonical
 from bench.statistics import (
     LEVEL,
     P95_FROM,
+    Estimate,
     bootstrap_interval,
     cost_curve,
     difference,
@@ -88,8 +89,11 @@ LIMITS = (
     "Makespans are from submission to the terminal state as observed by the harness; medians are over runs that "
     "succeeded and were verified. Failures and timeouts are not in the medians but in columns and a section of "
     "their own: where there are any, the median is of what was left.",
-    "Intervals are distribution-free (order statistics) and say which level n attains. They speak of the runs "
-    "on this machine at that time, not of other machines.",
+    "Intervals of medians, of ratios and of differences within blocks are order statistics: distribution-free, with "
+    "the level that n attains. Those of other differences invert the rank test; that level holds where one "
+    "distribution is the other shifted. Those of the cost of a step are a bootstrap's, their 95 % nominal. None is "
+    "widened for how many stand beside it, as p is. All speak of the runs on this machine at that time, not of other "
+    "machines.",
     "Numbers of small steps are the cost of orchestration, not of your pipeline: see the section on the "
     "overhead's share.",
 )
@@ -516,13 +520,20 @@ def _curves(group: Group) -> list[dict[str, Any]]:
                 "configuration": key.configuration,
                 "knob": members[0].knob,
                 "parameters": dict(key.parameters),
-                "fixed": asdict(curve.fixed),
-                "marginal": asdict(curve.marginal),
+                "fixed": {**asdict(curve.fixed), "caution": _caution(curve.fixed)},
+                "marginal": {**asdict(curve.marginal), "caution": _caution(curve.marginal)},
                 "lengths": [{"steps": length, "n": n} for length, n in curve.lengths],
                 "points": [[length, round(value, 3)] for length, value in sorted(points)],
             }
         )
     return rows
+
+
+def _caution(cost: Estimate) -> str:
+    """What a line's cost that may be none is not to be taken for; nothing for one that is told apart from 0."""
+    if cost.interval is not None and cost.interval.low <= 0 <= cost.interval.high:
+        return "not told apart from 0: polling or chance dominates"
+    return "below 0, which no cost is: polling or chance dominates" if cost.value < 0 else ""
 
 
 def _outliers(cell: Cell) -> list[dict[str, Any]]:
@@ -613,6 +624,8 @@ def _estimate_text(value: dict[str, Any] | None, unit: str = " s") -> str:
     if interval is None:
         return f"{middle} ({value['note']})" if value["note"] else middle
     low, high = drawing.seconds(interval["low"])[:-2], drawing.seconds(interval["high"])[:-2]
+    if "bootstrap" in interval["method"]:
+        return f"{middle} [{low}, {high}] nominal {interval['level'] * 100:.0f} %, bootstrap"
     return f"{middle} [{low}, {high}] {_percent(interval['level'])}"
 
 

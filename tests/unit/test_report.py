@@ -607,8 +607,31 @@ def test_chains_of_two_lengths_give_the_cost_of_a_step(tmp_path: Path) -> None:
         for length in (3, 10)
     }
     assert row["marginal"]["value"] == pytest.approx((middle[10] - middle[3]) / 7, rel=0.1)
-    assert "## The cost of a step\n\nA straight line" in written(records, tmp_path)
+    text = written(records, tmp_path)
+    assert "## The cost of a step\n\nA straight line" in text
+    assert re.search(
+        r"\| 3 \(3\), 10 \(3\) \| [^|]* nominal 95 %, bootstrap[^|]* \| [^|]* nominal 95 %, bootstrap \|",
+        text,
+    )
     assert contents(records[:3])["curves"] == []
+
+
+def test_a_cost_that_may_be_none_or_comes_out_below_it_is_said_to_be_so(tmp_path: Path) -> None:
+    def run(length: int, number: int, handoff: float) -> RunRecord:
+        return made(scenario("argo", "chain", length), number, handoff)
+
+    clear = [run(length, n, 1.5) for length in (3, 10) for n in range(5)]
+    assert contents(clear)["curves"][0]["marginal"]["caution"] == ""
+    flat = [run(length, n, 60.0 / length - 2.0 + n) for length in (3, 10) for n in range(5)]
+    (row,) = contents(flat)["curves"]
+    assert row["marginal"]["caution"] == "not told apart from 0: polling or chance dominates"
+    assert f"; {row['marginal']['caution']} |" in written(flat, tmp_path)
+    steep = [run(length, n, 1.0 * length) for length in (3, 10) for n in range(5)]
+    (row,) = contents(steep)["curves"]
+    assert row["fixed"]["value"] < 0
+    assert row["fixed"]["caution"] == "below 0, which no cost is: polling or chance dominates"
+    one_run = contents([run(3, 0, 3.0), run(10, 0, 10.0)])["curves"][0]["fixed"]
+    assert one_run["interval"] is None and one_run["caution"].startswith("below 0")
 
 
 def test_the_cost_of_a_step_is_drawn_with_every_run_its_line_and_its_name(tmp_path: Path) -> None:
