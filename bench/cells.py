@@ -297,10 +297,15 @@ def common_keys(found: Sequence[Cell]) -> frozenset[str]:
     return frozenset(set.intersection(*by_orchestrator.values())) if by_orchestrator else frozenset()
 
 
-def comparable(one: Cell, other: Cell) -> list[str]:
-    """Blocking facts that both carry with different values: any of them forbids a comparison."""
+def comparable(one: Cell, other: Cell, strict: bool = False) -> list[str]:
+    """Blocking facts that forbid a comparison: those that both carry with different values.
+
+    `strict`, for two cells of one scenario: also those that only one carries. A floor has none of an orchestrator's
+    own, and `noop`, which touches no cluster, is never asked for more than it has.
+    """
     a, b = one.blocking, other.blocking
-    return sorted(name for name in a.keys() & b.keys() if a[name] != b[name])
+    names = a.keys() | b.keys() if strict and one.key.orchestrator != "noop" else a.keys() & b.keys()
+    return sorted(name for name in names if a.get(name) != b.get(name))
 
 
 def floor_of(cell: Cell, found: Sequence[Cell]) -> Cell | None:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from adapters.base import BenchError
 from bench.cells import Cell, cells, comparable, makespan
 from bench.records import RunRecord
-from bench.statistics import LEVEL, Difference, difference, holm, median
+from bench.statistics import Difference, difference, judge, median
 
-Pair = tuple[Cell, Cell]
+UNKNOWN = "not recorded"
 
 
 @dataclass(frozen=True)
@@ -21,17 +21,12 @@ class Compared:
     found: Difference
     p: float | None
     """Holm-adjusted over all scenarios compared; None where so few samples cannot tell."""
+    smallest_p: float
+    """What p could have been at the least, as one of so many."""
+    verdict: str
+    """In words, what the second set is."""
     differs: tuple[str, ...]
     """Blocking facts of the two environments that are not the same: only with `force`."""
-
-    @property
-    def verdict(self) -> str:
-        """In words: a difference is claimed only where the adjusted test allows it."""
-        if self.p is None:
-            return f"cannot tell: {self.found.note}"
-        if self.p > 1 - LEVEL:
-            return "no difference seen"
-        return f"{'slower' if self.found.shift > 0 else 'faster'}, effect {self.found.size}"
 
 
 @dataclass(frozen=True)
@@ -65,20 +60,20 @@ def compare(first: Sequence[RunRecord], second: Sequence[RunRecord], force: bool
             "measured in different environments: " + "; ".join(facts),
             "measure both in one, or --force to compare all the same (the difference is then the environment's too)",
         )
-    found = [difference(one.values(makespan), other.values(makespan)) for one, other in pairs]
-    tested = [each.p for each in found if each.p is not None]
-    adjusted = iter(holm(tested))
+    judged = judge([difference(one.values(makespan), other.values(makespan)) for one, other in pairs])
     return Comparison(
         compared=tuple(
             Compared(
                 scenario=one.scenario.key,
                 task=one.key.task,
                 medians=(median(one.values(makespan)), median(other.values(makespan))),
-                found=each,
-                p=None if each.p is None else next(adjusted),
+                found=each.found,
+                p=each.p,
+                smallest_p=each.smallest_p,
+                verdict=each.verdict,
                 differs=differences(one, other),
             )
-            for (one, other), each in zip(pairs, found, strict=True)
+            for (one, other), each in zip(pairs, judged, strict=True)
         ),
         only_first=tuple(sorted(a[name].scenario.key for name in a.keys() - b.keys())),
         only_second=tuple(sorted(b[name].scenario.key for name in b.keys() - a.keys())),
@@ -86,9 +81,11 @@ def compare(first: Sequence[RunRecord], second: Sequence[RunRecord], force: bool
 
 
 def differences(one: Cell, other: Cell) -> tuple[str, ...]:
-    """What forbids a comparison: `kernel: 6.1 and 6.8`."""
+    """What forbids a comparison of two cells of one scenario: `kernel: 6.1 and 6.8`, `cpu: X and not recorded`."""
+    a, b = one.blocking, other.blocking
     return tuple(
-        f"{name}: {one.blocking[name]} and {other.blocking[name]}" for name in comparable(one, other)
+        f"{name}: {a.get(name, UNKNOWN)} and {b.get(name, UNKNOWN)}"
+        for name in comparable(one, other, strict=True)
     )
 
 

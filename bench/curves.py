@@ -47,7 +47,7 @@ def _figure(rows: Sequence[Mapping[str, Any]]) -> str:
     caption = (
         f"{first['target']}, one {first['task']} per step, chains{chain} ({first['environment']}): makespan of every "
         "run against the number of steps, and the line fitted to them. A line's height at 0 is what a run costs "
-        "whatever its length."
+        "whatever its length, where the table below tells that apart from 0."
     )
     said = html.escape(f"{caption} {'; '.join(map(_name, rows))}.")
     text = html.escape(caption)

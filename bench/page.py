@@ -19,7 +19,7 @@ TITLE = "Pipeline orchestrators, measured"
 PICTURES_IN = "where-the-time-goes"
 """The section that begins with pictures, by the id of its heading; so does the next."""
 CURVES_IN = "the-cost-of-a-step"
-DOTS_IN = "when-a-step-fails"
+DOTS_IN = "orchestrators-against-each-other"
 """The section before which the distributions of the comparison stand."""
 COLOURS = (
     "#4477aa",

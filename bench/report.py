@@ -17,6 +17,7 @@ from adapters.workloads import WORKLOADS, phases
 from bench import (
     aftermath,
     again,
+    against,
     concurrency,
     drawing,
     grouping,
@@ -49,16 +50,16 @@ from bench.records import RunRecord, canonical
 from bench.statistics import (
     LEVEL,
     P95_FROM,
-    adjust,
+    Estimate,
     bootstrap_interval,
     cost_curve,
     difference,
+    judge_rows,
     median,
     median_estimate,
     outliers,
     p95,
     p_by,
-    plain,
     proportion,
 )
 
@@ -89,8 +90,11 @@ LIMITS = (
     "Makespans are from submission to the terminal state as observed by the harness; medians are over runs that "
     "succeeded and were verified. Failures and timeouts are not in the medians but in columns and a section of "
     "their own: where there are any, the median is of what was left.",
-    "Intervals are distribution-free (order statistics) and say which level n attains. They speak of the runs "
-    "on this machine at that time, not of other machines.",
+    "Intervals of medians, of ratios and of differences within blocks are order statistics: distribution-free, with "
+    "the level that n attains. Those of other differences invert the rank test; that level holds where one "
+    "distribution is the other shifted. Those of the cost of a step are a bootstrap's, their 95 % nominal. None is "
+    "widened for how many stand beside it, as p is. All speak of the runs on this machine at that time, not of other "
+    "machines.",
     "Numbers of small steps are the cost of orchestration, not of your pipeline: see the section on the "
     "overhead's share.",
 )
@@ -218,6 +222,7 @@ def _contents(everything: Sequence[Cell], own: Mapping[str, Any] | None = None) 
         "measured_total": sum(len(cell.measured) for cell in found),
         "environments": [grouping.environment(group) for group in groups],
         "tables": [table for group in groups for table in _tables(group, lines)],
+        "against": against.tables(groups),
         "retries": aftermath.tables(struck, lambda cell: _raw(cell, lines)),
         "busy": BUSY,
         "lineage": {
@@ -394,42 +399,36 @@ def _handoff_bounds(cell: Cell) -> dict[str, float] | None:
 
 
 def _tuning(group: Group) -> list[dict[str, Any]]:
-    """Each tuned configuration against the default of the same orchestrator, work and environment.
+    """Each configuration against what it is a change of: same orchestrator, work, kind of step and environment.
 
-    Holm's adjustment is over all of an environment's tests.
+    Holm's adjustment is over all of an environment's tests. Pairs of which nothing was measured are left out.
     """
+    known = {cell.key: cell for cell in group.cells if cell.key.orchestrator not in CONTROLS}
     rows: list[dict[str, Any]] = []
-    for default in group.cells:
-        if default.key.configuration != "default" or default.key.orchestrator in CONTROLS:
+    for key, tuned in known.items():
+        name = against.base_of(key.configuration)
+        base = known.get(replace(key, configuration=name))
+        if base is None or base is tuned or not (base.measured or tuned.measured):
             continue
-        for tuned in group.cells:
-            same = tuned.key.work == default.key.work and tuned.key.task == default.key.task
-            same = same and tuned.key.orchestrator == default.key.orchestrator
-            if not same or tuned is default or tuned.key.environment != default.key.environment:
-                continue
-            rows.append(
-                {
-                    "environment": group.name,
-                    "target": group.target,
-                    "task": tuned.key.task,
-                    "workload": f"{tuned.key.workload}-{tuned.key.steps}",
-                    "orchestrator": tuned.key.orchestrator,
-                    "configuration": tuned.key.configuration,
-                    "knob": tuned.knob,
-                    "default": _estimated(default, makespan),
-                    "tuned": _estimated(tuned, makespan),
-                    "difference": _difference(default, tuned),
-                }
-            )
-    tested = adjust(row["difference"] for row in rows)
-    for entry in tested:
-        entry["tests"] = len(tested)
+        rows.append(
+            {
+                "environment": group.name,
+                "target": group.target,
+                "task": key.task,
+                "workload": f"{key.workload}-{key.steps}",
+                "orchestrator": key.orchestrator,
+                "base": name,
+                "configuration": key.configuration,
+                "knob": tuned.knob,
+                "default": _estimated(base, makespan),
+                "tuned": _estimated(tuned, makespan),
+                "difference": difference(base.values(makespan), tuned.values(makespan))
+                if base.measured and tuned.measured
+                else None,
+            }
+        )
+    judge_rows(rows)
     return rows
-
-
-def _difference(one: Cell, other: Cell) -> dict[str, Any] | None:
-    a, b = one.values(makespan), other.values(makespan)
-    return {**plain(difference(a, b)), "tests": 0} if a and b else None
 
 
 def _breakdown(cell: Cell) -> dict[str, Any] | None:
@@ -524,13 +523,20 @@ def _curves(group: Group) -> list[dict[str, Any]]:
                 "configuration": key.configuration,
                 "knob": members[0].knob,
                 "parameters": dict(key.parameters),
-                "fixed": asdict(curve.fixed),
-                "marginal": asdict(curve.marginal),
+                "fixed": {**asdict(curve.fixed), "caution": _caution(curve.fixed)},
+                "marginal": {**asdict(curve.marginal), "caution": _caution(curve.marginal)},
                 "lengths": [{"steps": length, "n": n} for length, n in curve.lengths],
                 "points": [[length, round(value, 3)] for length, value in sorted(points)],
             }
         )
     return rows
+
+
+def _caution(cost: Estimate) -> str:
+    """What a line's cost that may be none is not to be taken for; nothing for one that is told apart from 0."""
+    if cost.interval is not None and cost.interval.low <= 0 <= cost.interval.high:
+        return "not told apart from 0: polling or chance dominates"
+    return "below 0, which no cost is: polling or chance dominates" if cost.value < 0 else ""
 
 
 def _outliers(cell: Cell) -> list[dict[str, Any]]:
@@ -621,6 +627,8 @@ def _estimate_text(value: dict[str, Any] | None, unit: str = " s") -> str:
     if interval is None:
         return f"{middle} ({value['note']})" if value["note"] else middle
     low, high = drawing.seconds(interval["low"])[:-2], drawing.seconds(interval["high"])[:-2]
+    if "bootstrap" in interval["method"]:
+        return f"{middle} [{low}, {high}] nominal {interval['level'] * 100:.0f} %, bootstrap"
     return f"{middle} [{low}, {high}] {_percent(interval['level'])}"
 
 

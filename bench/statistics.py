@@ -66,7 +66,7 @@ class Difference:
     p: float | None
     exact: bool
     smallest_p: float
-    """The smallest p that samples of these sizes can give."""
+    """The smallest p that the test can give for samples of these sizes with as many values alike."""
     note: str = ""
 
     @property
@@ -74,6 +74,41 @@ class Difference:
         """Cliff's delta in words: Romano et al. (2006), 0.147, 0.33, 0.474."""
         bounds = ((0.147, "negligible"), (0.33, "small"), (0.474, "medium"))
         return next((word for bound, word in bounds if abs(self.delta) < bound), "large")
+
+    def can_reject(self, tests: int) -> bool:
+        """Whether any outcome could be told from chance as one of so many tests (Bonferroni)."""
+        return self.smallest_p * tests <= 1 - LEVEL
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A difference as one of a family of tests."""
+
+    found: Difference
+    p: float | None
+    """Holm-adjusted; None where `found` has none."""
+    tests: int
+    """In the family: those that have a p."""
+
+    @property
+    def smallest_p(self) -> float:
+        """The smallest p that these samples can give, times the tests."""
+        return min(1.0, self.found.smallest_p * max(1, self.tests))
+
+    @property
+    def verdict(self) -> str:
+        """In words, of times: a difference only where the test allows it, none only where it could have been seen."""
+        if self.p is None:
+            return f"cannot tell: {self.found.note}"
+        if self.p <= 1 - LEVEL:
+            return f"{'slower' if self.found.shift > 0 else 'faster'}, effect {self.found.size}"
+        if not self.found.can_reject(self.tests):
+            n, m = self.found.n
+            return (
+                f"cannot tell: n too small for this many comparisons (n={n} and {m}: smallest p "
+                f"{self.found.smallest_p:.2g} × {self.tests} = {self.smallest_p:.2g})"
+            )
+        return "no difference seen"
 
 
 def p_by(n: int, m: int, exact: bool) -> str:
@@ -262,40 +297,80 @@ def difference(first: Sequence[float], second: Sequence[float], seed: int = SEED
     a, b = _checked(first), _checked(second)
     n, m = len(a), len(b)
     gaps = np.sort((b[:, None] - a[None, :]).ravel())
-    delta = float(np.mean(np.sign(gaps)))
-    smallest = min(1.0, 2 / comb(n + m, n))
     exact = comb(n + m, n) <= EXACT_LIMIT
-    p: float | None = None
-    note = ""
-    if smallest > 1 - LEVEL:
-        note = f"n={n} and {m} are too few: no p below {smallest:.2g} is possible"
-    elif np.all(gaps == gaps[0]) and gaps[0] == 0:
-        p = 1.0
-    elif n * m > NORMAL_FROM:
-        p = float(scipy.stats.mannwhitneyu(a, b, method="asymptotic").pvalue)
+    if n * m > NORMAL_FROM:
+        p, smallest = _normal_p(a, b)
     else:
-        p = _permutation_p(scipy.stats.rankdata(np.concatenate([a, b])), n, exact, seed)
+        p, smallest = _permutation_p(scipy.stats.rankdata(np.concatenate([a, b])), n, exact, seed)
+    possible = smallest <= 1 - LEVEL
+    alike = " with values alike" if len(np.unique(np.concatenate([a, b]))) < n + m else ""
     return Difference(
         n=(n, m),
         shift=float(np.median(gaps)),
         shift_interval=_shift_interval(gaps, n, m),
-        delta=delta,
-        p=p,
+        delta=float(np.mean(np.sign(gaps))),
+        p=p if possible else None,
         exact=exact,
         smallest_p=smallest,
-        note=note,
+        note="" if possible else f"n={n} and {m}{alike} are too few: no p below {smallest:.2g} is possible",
     )
+
+
+def paired_difference(pairs: Sequence[tuple[float, float]]) -> Difference:
+    """Whether and by how much the second of a pair is larger than the first. For samples of one block.
+
+    The exact sign test (pairs alike are left out of it); `shift` is the median of the differences within a pair
+    with its order-statistic interval, which inverts the test; `delta` is Cliff's within pairs.
+    """
+    gaps = _checked([second - first for first, second in pairs])
+    n, larger, smaller = len(gaps), int(np.sum(gaps > 0)), int(np.sum(gaps < 0))
+    told = larger + smaller
+    smallest = min(1.0, 2 * 0.5**told)
+    possible = smallest <= 1 - LEVEL
+    return Difference(
+        n=(n, n),
+        shift=median(gaps.tolist()),
+        shift_interval=order_interval(gaps.tolist()),
+        delta=(larger - smaller) / n,
+        p=float(scipy.stats.binomtest(larger, told).pvalue) if possible else None,
+        exact=True,
+        smallest_p=smallest,
+        note="" if possible else f"n={told} in pairs: too few, no p below {smallest:.2g} is possible",
+    )
+
+
+def _normal_p(
+    a: np.ndarray[tuple[int], np.dtype[np.float64]], b: np.ndarray[tuple[int], np.dtype[np.float64]]
+) -> tuple[float, float]:
+    """By the normal approximation; and the smallest that the same values could have given."""
+    ordered = np.sort(np.concatenate([a, b]))
+    if ordered[0] == ordered[-1]:
+        return 1.0, 1.0
+    n, m = len(a), len(b)
+    apart = ((ordered[:n], ordered[n:]), (ordered[m:], ordered[:m]))
+    p, *ends = (
+        float(scipy.stats.mannwhitneyu(x, y, method="asymptotic").pvalue) for x, y in ((a, b), *apart)
+    )
+    return p, min(ends)
 
 
 def _permutation_p(
     ranks: np.ndarray[tuple[int], np.dtype[np.float64]], n: int, exact: bool, seed: int
-) -> float:
-    """As `scipy.stats.permutation_test` has it. Sums of ranks are halves of integers: no rounding, no tolerance."""
+) -> tuple[float, float]:
+    """As `scipy.stats.permutation_test` has it, and the smallest that the same ranks could have given.
+
+    Sums of ranks are halves of integers: no rounding, no tolerance.
+    """
     sums = ranks[_arrangements(n, len(ranks) - n, exact, seed)].sum(axis=1)
-    observed = ranks[:n].sum()
-    fewer = int(min(np.count_nonzero(sums <= observed), np.count_nonzero(sums >= observed)))
     added = 0 if exact else 1  # the arrangement that was observed
-    return min(1.0, 2 * ((fewer + added) / (len(sums) + added)))
+
+    def two_sided(observed: float) -> float:
+        fewer = int(min(np.count_nonzero(sums <= observed), np.count_nonzero(sums >= observed)))
+        return min(1.0, 2 * ((fewer + added) / (len(sums) + added)))
+
+    ordered = np.sort(ranks)
+    ends = two_sided(ordered[:n].sum()), two_sided(ordered[len(ranks) - n :].sum())
+    return two_sided(ranks[:n].sum()), min(ends)
 
 
 @lru_cache(maxsize=16)
@@ -362,17 +437,25 @@ def holm(ps: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def plain(found: Difference) -> dict[str, Any]:
-    """As plain data, with its size in words and room for what `adjust` makes of p."""
-    return {**asdict(found), "size": found.size, "p_holm": None}
+def judge(found: Sequence[Difference]) -> list[Judged]:
+    """One family of tests, in the order given. Those that no outcome could reject have no p and are not of it."""
+    tested = [each.p for each in found if each.p is not None]
+    adjusted = iter(holm(tested))
+    return [Judged(each, None if each.p is None else next(adjusted), len(tested)) for each in found]
 
 
-def adjust(found: Iterable[dict[str, Any] | None]) -> list[dict[str, Any]]:
-    """Those `plain` differences that have a p, with `p_holm` filled in: one family of tests."""
-    tested = [each for each in found if each is not None and each["p"] is not None]
-    for each, adjusted in zip(tested, holm([each["p"] for each in tested]), strict=True):
-        each["p_holm"] = adjusted
-    return tested
+def judge_rows(rows: Iterable[dict[str, Any]]) -> None:
+    """Replaces each row's `difference`, where it has one, by plain data and what its family makes of it."""
+    having = [row for row in rows if row["difference"] is not None]
+    for row, each in zip(having, judge([row["difference"] for row in having]), strict=True):
+        row["difference"] = {
+            **asdict(each.found),
+            "size": each.found.size,
+            "p_holm": each.p,
+            "tests": each.tests,
+            "smallest_p_holm": each.smallest_p,
+            "verdict": each.verdict,
+        }
 
 
 def proportion(successes: int, n: int, level: float = LEVEL) -> Estimate:
@@ -410,8 +493,9 @@ class CostCurve:
 def cost_curve(points: Sequence[tuple[int, float]], level: float = LEVEL, seed: int = SEED) -> CostCurve:
     """Theil–Sen: the median slope over all pairs of runs of different lengths, and the median of what it leaves.
 
-    Sen (1968), J. Am. Stat. Assoc. 63. Intervals by the percentile bootstrap within each length. `points` are
-    (length, seconds).
+    Sen (1968), J. Am. Stat. Assoc. 63. Intervals by the percentile bootstrap within each length, its percentiles
+    expanded for the fewest runs of a length (Hesterberg 2015, Am. Stat. 69): their level is nominal, and
+    below five runs of a length not attained. `points` are (length, seconds).
 
     Raises:
         ValueError: if there are fewer than two lengths.
@@ -425,7 +509,8 @@ def cost_curve(points: Sequence[tuple[int, float]], level: float = LEVEL, seed: 
     fixed, marginal = _theil_sen(groups)
     low_high: tuple[Interval | None, Interval | None] = (None, None)
     note = ""
-    if min(len(values) for values in groups.values()) < 2:
+    fewest = min(len(values) for values in groups.values())
+    if fewest < 2:
         note = "one run of a length: no interval"
     else:
         rng = np.random.default_rng(seed)
@@ -437,8 +522,10 @@ def cost_curve(points: Sequence[tuple[int, float]], level: float = LEVEL, seed: 
                 for _ in range(resamples)
             ]
         )
-        bounds = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], axis=0)
-        method = "percentile bootstrap within lengths"
+        reach = (fewest / (fewest - 1)) ** 0.5 * scipy.stats.t.ppf((1 + level) / 2, fewest - 1)
+        tail = float(scipy.stats.norm.sf(reach))
+        bounds = np.quantile(drawn, [tail, 1 - tail], axis=0)
+        method = "expanded percentile bootstrap within lengths"
         if resamples < CURVE_RESAMPLES:
             method += f", {resamples} resamples"
         low_high = (

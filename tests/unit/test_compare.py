@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from adapters.base import BenchError
+from bench.cells import cells, floor_of
 from bench.compare import compare
 from bench.records import Environment, RunRecord
 from bench.store import Store
@@ -42,6 +43,25 @@ def test_too_few_samples_claim_nothing() -> None:
     assert few.p is None and few.verdict.startswith("cannot tell: n=2 and 2 are too few")
 
 
+def chains(count: int, n: int, handoff: float = 1.5) -> list[RunRecord]:
+    of = [scenario("argo", "chain", 1, parameters={"fibo": number}) for number in range(count)]
+    return [made(each, i, handoff, run_id=f"{each.key}-{i}-{handoff}") for each in of for i in range(n)]
+
+
+def test_where_so_many_comparisons_could_reject_nothing_none_is_called_alike() -> None:
+    """Complete separation, 5 against 5: the smallest p is 2 of 252, which 6 comparisons can bear and 7 cannot."""
+    far, near = chains(7, 5), chains(7, 5, handoff=9.0)
+    for each in compare(far, near).compared:
+        assert each.verdict == (
+            "cannot tell: n too small for this many comparisons (n=5 and 5: smallest p 0.0079 × 7 = 0.056)"
+        )
+        assert each.p == each.smallest_p == pytest.approx(7 * 2 / 252)
+    six = compare(chains(6, 5), chains(6, 5, handoff=9.0)).compared
+    assert {each.verdict for each in six} == {"slower, effect large"}
+    alike = compare(far, far).compared
+    assert all(each.verdict.startswith("cannot tell: n too small for this many") for each in alike)
+
+
 def test_p_is_adjusted_over_all_that_is_compared() -> None:
     one = compare(runs(n=4), runs(n=4, handoff=4.0)).compared
     both = compare(
@@ -71,6 +91,34 @@ def test_runs_of_other_code_are_another_environment_wherever_it_is_written() -> 
         compare(older("a"), runs(code="b"))
     (same,) = compare(older("a"), runs(code="a")).compared
     assert same.differs == ()
+
+
+def without(records: list[RunRecord], *facts: str) -> list[RunRecord]:
+    return [
+        r.model_copy(
+            update={
+                "environment": Environment(
+                    blocking={k: v for k, v in r.environment.blocking.items() if k not in facts}
+                )
+            }
+        )
+        for r in records
+    ]
+
+
+@pytest.mark.parametrize("fact", ["kubernetes", "cpu", "argo_workflows"])
+def test_a_fact_that_only_one_set_has_is_a_difference_between_the_two(fact: str) -> None:
+    value = runs()[0].environment.blocking[fact]
+    with pytest.raises(BenchError, match=rf"{fact}: {value} and not recorded"):
+        compare(runs(), without(runs(), fact))
+    with pytest.raises(BenchError, match=rf"{fact}: not recorded and {value}"):
+        compare(without(runs(), fact), runs())
+
+
+def test_the_harness_alone_touches_no_cluster_and_a_floor_has_no_version_of_an_orchestrator() -> None:
+    assert compare(runs("noop"), without(runs("noop"), "kubernetes")).compared[0].differs == ()
+    argo, floor = cells([*runs(), *runs("pods")])
+    assert "argo_workflows" in argo.blocking and floor_of(argo, [argo, floor]) is floor
 
 
 def test_a_set_of_two_environments_is_refused() -> None:
@@ -107,7 +155,9 @@ def test_as_it_is_typed(tmp_path: Path) -> None:
     done = typed(tmp_path / "a", tmp_path / "b")
     assert done.returncode == 0 and "slower, effect large" in done.stdout
     body = json.loads(typed(tmp_path / "a", tmp_path / "b", "--json").stdout)
-    assert body["compared"][0]["verdict"] == "slower, effect large"
+    (row,) = body["compared"]
+    assert row["verdict"] == "slower, effect large"
+    assert row["smallest_p"] == row["p"] == pytest.approx(2 / 924), "6 against 6, apart, one comparison"
     refused = typed(tmp_path / "a", tmp_path / "c")
     assert (refused.returncode, "kernel: 6.1 and 6.8" in refused.stderr) == (1, True)
     assert "--force" in refused.stderr and "Traceback" not in refused.stderr

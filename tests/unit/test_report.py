@@ -148,7 +148,121 @@ def test_default_against_tuned_names_the_knob_and_tests_the_difference(tmp_path:
 def test_too_few_runs_have_no_p(tmp_path: Path) -> None:
     (found,) = contents(study(3))["tuning"]
     assert (found["difference"]["p"], found["difference"]["p_holm"]) == (None, None)
-    assert "none: n=3 and 3 are too few" in written(study(3), tmp_path)
+    assert "cannot tell: n=3 and 3 are too few" in written(study(3), tmp_path)
+
+
+def test_a_tuned_configuration_that_so_many_tests_cannot_tell_is_said_to_be_just_that(tmp_path: Path) -> None:
+    """4 against 4 once and twice: 2 of 70 is below 0.05, twice that is not."""
+    (alone,) = contents(study(4))["tuning"]
+    assert alone["difference"]["verdict"] == "faster, effect large"
+    other = scenario("argo", "chain", 3, configuration="other")
+    both = [*study(4), *(made(other, i, handoff=3.0, knob="x=1") for i in range(4))]
+    for entry in contents(both)["tuning"]:
+        found = entry["difference"]
+        assert found["verdict"].startswith("cannot tell: n too small for this many comparisons (n=4 and 4: ")
+        assert found["smallest_p_holm"] == pytest.approx(4 / 70)
+    assert "smallest p 0.029 × 2 = 0.057" in written(both, tmp_path)
+
+
+def test_what_a_configuration_changes_is_told_by_its_name_and_nothing_is_said_of_nothing(
+    tmp_path: Path,
+) -> None:
+    usual = [
+        ("default", "call", 1.0),
+        ("tuned", "call", 0.5),
+        ("pods", "pod", 4.0),
+        ("pods-tuned", "pod", 2.0),
+    ]
+    records = [
+        made(scenario("prefect", "chain", 3, configuration=name), i, handoff, task=task)
+        for name, task, handoff in usual
+        for i in range(6)
+    ]
+    gone = [
+        made(
+            scenario("kfp", "chain", 3, configuration=name), status="unsupported", client=None, breakdown=None
+        )
+        for name in ("default", "tuned")
+    ]
+    found = contents([*records, *gone])["tuning"]
+    assert {(row["orchestrator"], row["base"], row["configuration"], row["task"]) for row in found} == {
+        ("prefect", "default", "tuned", "call"),
+        ("prefect", "pods", "pods-tuned", "pod"),
+    }
+    assert all(row["difference"]["verdict"] == "faster, effect large" for row in found)
+    text = written([*records, *gone], tmp_path)
+    assert "| pods-tuned: knob not stored | pods: " in text and "no stored result for one of them" not in text
+    one = contents([*records, *gone, made(scenario("kfp", "chain", 3, configuration="default"), 1)])["tuning"]
+    assert [row["difference"] for row in one if row["orchestrator"] == "kfp"] == [None], "one side measured"
+
+
+def of_each(n: int, names: dict[str, float], **fields: Any) -> list[RunRecord]:
+    """`n` runs of each orchestrator in blocks of their own; handoff seconds by name."""
+    return [
+        MadeRun(scenario(name, "chain", 3), i, handoff).record(
+            sample={"index": i, "plan_id": f"plan-{name}"}, **fields
+        )
+        for name, handoff in names.items()
+        for i in range(n)
+    ]
+
+
+def test_orchestrators_are_set_against_each_other_two_by_two_as_shipped(tmp_path: Path) -> None:
+    records = of_each(6, {"argo": 9.0, "airflow": 4.0, "pods": 0.3, "noop": 0.0})
+    tuned = [made(scenario("argo", "chain", 3, configuration="tuned"), i, 0.5) for i in range(6)]
+    prefect = [
+        made(scenario("prefect", "chain", 3, configuration=name), i, handoff, task=task)
+        for name, task, handoff in (
+            ("default", "call", 0.1),
+            ("pods", "pod", 20.0),
+            ("pods-tuned", "pod", 1.0),
+        )
+        for i in range(6)
+    ]
+    (table,) = contents([*records, *tuned, *prefect])["against"]
+    sides = [
+        tuple((row[side]["orchestrator"], row[side]["configuration"]) for side in ("first", "second"))
+        for row in table["rows"]
+    ]
+    argo, airflow, pods = ("argo", "default"), ("airflow", "default"), ("prefect", "pods")
+    assert sides == [(airflow, argo), (airflow, pods), (argo, pods)], (
+        "the fastest first, floors and tuned not"
+    )
+    for entry in table["rows"]:
+        found = entry["difference"]
+        assert (entry["paired"], found["tests"], found["n"]) == (False, 3, (6, 6))
+        assert found["p_holm"] == pytest.approx(3 * 2 / 924) and found["verdict"] == "slower, effect large"
+    text = written([*records, *tuned, *prefect], tmp_path)
+    assert "### kind, one pod per step: chain-3 against each other (environment E1)" in text
+    assert re.search(r"\| airflow \(\S+ s\) \| prefect pods \(\S+ s\) \| 6, 6 \|", text)
+    page = (tmp_path / "report.html").read_text()
+    assert page.index("<h3>Every run</h3>") < page.index('<h2 id="orchestrators-against-each-other">')
+    assert contents(of_each(6, {"argo": 9.0, "pods": 0.3}))["against"] == []
+
+
+def test_two_in_the_same_blocks_are_compared_within_them_where_pairs_can_tell() -> None:
+    def both(n: int) -> list[RunRecord]:
+        """A machine that gets slower from block to block by far more than the two differ."""
+        return [made(scenario(name, "chain", 3), i, i * 10.0 + more) for i in range(n) for name, more in two]
+
+    two = [("argo", 0.0), ("airflow", 8.0)]
+    (table,) = contents(both(8))["against"]
+    (found,) = table["rows"]
+    assert found["paired"] and found["difference"]["n"] == (8, 8)
+    assert found["difference"]["p"] == pytest.approx(2 / 256)
+    assert found["difference"]["verdict"] == "slower, effect large"
+    (few,) = contents(both(5))["against"][0]["rows"]
+    assert not few["paired"] and few["difference"]["p"] is not None, (
+        "5 pairs can tell nothing, 5 and 5 runs can"
+    )
+    (fewer,) = contents(both(3))["against"][0]["rows"]
+    assert fewer["paired"] and fewer["difference"]["verdict"].startswith("cannot tell: n=3 in pairs: too few")
+
+
+def test_orchestrators_of_different_environments_are_not_set_against_each_other() -> None:
+    argo, airflow = of_each(6, {"argo": 9.0}), of_each(6, {"airflow": 4.0})
+    assert contents([*argo, *elsewhere(airflow, cpu="another")])["against"] == []
+    assert len(contents([*argo, *airflow])["against"]) == 1
 
 
 def test_holm_counts_all_tests_of_the_environment() -> None:
@@ -376,19 +490,68 @@ def test_published_figures_stand_beside_the_same_chain_on_local_and_no_other(tmp
     assert "| 3.4 ms | no stored result | no stored result | 0 |" in written(ours, tmp_path)
 
 
-def test_the_same_scenario_under_two_plans_is_compared_with_itself(tmp_path: Path) -> None:
-    def planned(plan: str, numbers: range, handoff: float = 1.5) -> list[RunRecord]:
-        runs = (MadeRun(scenario(), seed=number, handoff=handoff) for number in numbers)
-        return [run.record(sample={"index": i, "plan_id": plan}) for i, run in enumerate(runs)]
+def planned(plan: str, numbers: range, handoff: float = 1.5, **facts: str) -> list[RunRecord]:
+    """Runs under a plan of their own, of steps whose code is known."""
+    runs = [MadeRun(scenario(), seed=number, handoff=handoff) for number in numbers]
+    day = f"2026-09-{1 + numbers.start // 10:02d}T12:00:00Z"
+    found = [run.record(sample={"index": i, "plan_id": plan}, recorded_at=day) for i, run in enumerate(runs)]
+    facts = {"code": "sha256:one", **facts}
+    return [
+        r.model_copy(update={"environment": Environment(blocking={**r.environment.blocking, **facts})})
+        for r in found
+    ]
 
+
+def test_the_same_scenario_under_two_plans_is_compared_with_itself(tmp_path: Path) -> None:
     alike = [*planned("one", range(6)), *planned("two", range(10, 16)), *planned("few", range(20, 22))]
     (row,) = contents(alike)["again"]
     assert (row["plans"], row["first"]["n"], row["second"]["n"]) == (["one", "two"], 6, 6)
-    assert row["difference"]["p_holm"] > 0.05
+    assert row["difference"]["p_holm"] > 0.05 and row["difference"]["verdict"] == "no difference seen"
     (lied,) = contents([*planned("one", range(6)), *planned("two", range(10, 16), handoff=4.0)])["again"]
     assert lied["difference"]["p_holm"] < 0.05 and lied["difference"]["shift"] > 0
+    assert lied["difference"]["verdict"] == "slower, effect large"
     assert "## The same thing again (A/A)" in written(alike, tmp_path)
     assert contents(study(3))["again"] == []
+
+
+def test_a_second_plan_of_other_code_or_another_machine_is_no_a_a_and_names_what_differs(
+    tmp_path: Path,
+) -> None:
+    first, same = planned("one", range(6)), planned("later", range(10, 16))
+    other = planned("two", range(20, 26), code="sha256:two", kernel="6.8")
+    again = planned("three", range(30, 36), code="sha256:two", kernel="6.8")
+    unknown = [
+        r.model_copy(update={"environment": Environment(blocking={"cpu": "made up"})})
+        for plan, numbers in (("four", range(40, 46)), ("five", range(50, 56)))
+        for r in planned(plan, numbers)
+    ]
+    rows = contents([*first, *same, *other, *again, *unknown])["again"]
+    found = {tuple(row["plans"]): row["not_compared"] for row in rows}
+    assert found == {
+        ("one", "later"): "",
+        ("two", "three"): "",
+        ("four", "five"): "the steps' code is not recorded",
+        ("one", "two"): "not the same code, kernel",
+        ("one", "four"): "not the same argo_workflows, code, cores, kubernetes",
+    }
+    assert [row["difference"] is None for row in rows] == [bool(row["not_compared"]) for row in rows]
+    assert {row["difference"]["tests"] for row in rows if row["difference"]} == {2}
+    text = written([*first, *other], tmp_path)
+    assert "not compared: not the same code, kernel" in text and "those compared (0)" in text
+
+
+def test_a_difference_of_a_a_that_so_many_rows_cannot_tell_is_not_called_none() -> None:
+    """5 against 3, apart: 2 of 56 is below 0.05, twice that is not."""
+    plans = [
+        planned("one", range(5)),
+        planned("two", range(10, 13), 4.0),
+        planned("three", range(20, 23), 4.0),
+    ]
+    (alone,) = contents([*plans[0], *plans[1]])["again"]
+    assert alone["difference"]["verdict"] == "slower, effect large"
+    for row in contents([record for plan in plans for record in plan])["again"]:
+        verdict = row["difference"]["verdict"]
+        assert verdict.startswith("cannot tell: n too small for this many comparisons (n=5 and 3: ")
 
 
 def test_what_watching_costs_is_a_paired_ratio_and_in_no_other_table(tmp_path: Path) -> None:
@@ -455,8 +618,31 @@ def test_chains_of_two_lengths_give_the_cost_of_a_step(tmp_path: Path) -> None:
         for length in (3, 10)
     }
     assert row["marginal"]["value"] == pytest.approx((middle[10] - middle[3]) / 7, rel=0.1)
-    assert "## The cost of a step\n\nA straight line" in written(records, tmp_path)
+    text = written(records, tmp_path)
+    assert "## The cost of a step\n\nA straight line" in text
+    assert re.search(
+        r"\| 3 \(3\), 10 \(3\) \| [^|]* nominal 95 %, bootstrap[^|]* \| [^|]* nominal 95 %, bootstrap \|",
+        text,
+    )
     assert contents(records[:3])["curves"] == []
+
+
+def test_a_cost_that_may_be_none_or_comes_out_below_it_is_said_to_be_so(tmp_path: Path) -> None:
+    def run(length: int, number: int, handoff: float) -> RunRecord:
+        return made(scenario("argo", "chain", length), number, handoff)
+
+    clear = [run(length, n, 1.5) for length in (3, 10) for n in range(5)]
+    assert contents(clear)["curves"][0]["marginal"]["caution"] == ""
+    flat = [run(length, n, 60.0 / length - 2.0 + n) for length in (3, 10) for n in range(5)]
+    (row,) = contents(flat)["curves"]
+    assert row["marginal"]["caution"] == "not told apart from 0: polling or chance dominates"
+    assert f"; {row['marginal']['caution']} |" in written(flat, tmp_path)
+    steep = [run(length, n, 1.0 * length) for length in (3, 10) for n in range(5)]
+    (row,) = contents(steep)["curves"]
+    assert row["fixed"]["value"] < 0
+    assert row["fixed"]["caution"] == "below 0, which no cost is: polling or chance dominates"
+    one_run = contents([run(3, 0, 3.0), run(10, 0, 10.0)])["curves"][0]["fixed"]
+    assert one_run["interval"] is None and one_run["caution"].startswith("below 0")
 
 
 def test_the_cost_of_a_step_is_drawn_with_every_run_its_line_and_its_name(tmp_path: Path) -> None:
