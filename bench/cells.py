@@ -5,12 +5,15 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any
 
+from adapters.workloads import WORKLOADS
 from bench.records import RunRecord, Scenario
 from bench.statistics import Estimate, median, median_estimate, paired_ratio
 
 FLOORS = {"pod": "pods", "process": "processes", "call": "calls"}
 """The floor of each task kind: the same steps with no orchestrator."""
 CONTROLS = ("noop", *FLOORS.values())
+TARGETS = ("kind", "k8s", "local")
+"""In the order of the report: the headline's first."""
 
 PARTS = ("accept", "queue", "spread", "retries", "create", "start", "imports", "prepare", "user")
 PART_ORDER = (*PARTS, "handoff", "finish")
@@ -50,6 +53,26 @@ class CellKey:
         """Started by the harness, alone and watched, nothing goes wrong on purpose: what the comparison is made of."""
         usual = self.concurrent == 1 and self.trigger == "api" and self.retries == "equal"
         return usual and not self.fault and not self.observer
+
+    @property
+    def place(self) -> tuple[object, ...]:
+        """Where its table stands: by target and kind of step, the headline first, then by work."""
+        tasks, workloads = list(FLOORS), list(WORKLOADS)
+        return (
+            TARGETS.index(self.target) if self.target in TARGETS else len(TARGETS),
+            tasks.index(self.task) if self.task in tasks else len(tasks),
+            workloads.index(self.workload) if self.workload in workloads else len(workloads),
+            self.steps,
+            self.variant,
+            self.parameters,
+        )
+
+    @property
+    def title(self) -> str:
+        """The work: `pipeline-7`, `chain-3, fibo=33`, `pipeline-7, through volume`."""
+        given = "".join(f", {name}={value}" for name, value in self.parameters)
+        through = "" if self.variant in ("s3", "folder") else f", through {self.variant}"
+        return f"{self.workload}-{self.steps}{given}{through}"
 
     @property
     def work(self) -> tuple[object, ...]:
@@ -108,7 +131,18 @@ class Cell:
             "knob": self.knob,
             "stand_ins": list(self.stand_ins),
             "task": self.key.task,
+            "environment_sha256": self.key.environment,
         }
+
+    @property
+    def days(self) -> list[str]:
+        """On which its samples were recorded, its other records where it has none."""
+        return sorted({record.recorded_at[:10] for record in self.measured or self.records})
+
+    @property
+    def last(self) -> str:
+        """When its last run was recorded."""
+        return max(record.recorded_at for record in self.records)
 
     @cached_property
     def measured(self) -> tuple[RunRecord, ...]:
@@ -129,6 +163,11 @@ class Cell:
     @cached_property
     def unsupported(self) -> tuple[RunRecord, ...]:
         return tuple(record for record in self.records if record.status == "unsupported")
+
+    @property
+    def refused(self) -> bool:
+        """Nothing is stored but that it cannot be."""
+        return len(self.unsupported) == len(self.records)
 
     @cached_property
     def flawed(self) -> tuple[RunRecord, ...]:

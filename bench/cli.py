@@ -252,7 +252,7 @@ def report(
 
 def _rebuild(folder: Path, out: Path, readme: Path | None) -> list[Path]:
     """What was written. The records are gone when it returns: a search for garbage need not look at them."""
-    from bench import harness, headline
+    from bench import capabilities, harness, headline
     from bench.records import Outline
     from bench.report import build
 
@@ -260,7 +260,8 @@ def _rebuild(folder: Path, out: Path, readme: Path | None) -> list[Path]:
     records = store.records()
     if not records:
         raise BenchError(f"there are no results in {folder}", "bench run --orchestrator argo")
-    written = build(records, out, store.lines, harness.load(folder))
+    verdicts = capabilities.load(folder) or capabilities.load(PUBLISHED)
+    written = build(records, out, store.lines, harness.load(folder), verdicts)
     if readme:
         headline.write(readme, records, folder)
         written.append(readme)

@@ -21,21 +21,26 @@ PICTURES_IN = "where-the-time-goes"
 CURVES_IN = "the-cost-of-a-step"
 DOTS_IN = "orchestrators-against-each-other"
 """The section before which the distributions of the comparison stand."""
+KEY = "orchestrator"
+"""The column that heads the rows of a table, its first where there is no such column."""
 COLOURS = (
     "#4477aa",
-    "#66ccee",
-    "#ccbb44",
-    "#aa3377",
+    "#0d8ba6",
+    "#8f7f1a",
+    "#c2458d",
     "#228833",
-    "#ee6677",
-    "#88ccaa",
-    "#bbbbbb",
-    "#ddaa33",
-    "#225588",
-    "#999933",
+    "#e0525f",
+    "#2a967a",
+    "#808890",
+    "#b87400",
+    "#6f63c9",
+    "#9a6b3f",
 )
-"""Of the parts of a run, in their order: Tol's bright and muted schemes, told apart with colour blindness too."""
-WIDTH, BAR, GAP = 1000, 22, 34
+"""Of the parts of a run, in their order: each at least 3:1 against the page, light and dark. Their neighbours are
+told apart by the gap between them, by number and by name."""
+WIDTH, BAR, GAP = 1000, 26, 32
+LETTER = 7.5
+"""Of the text in a bar, at most, in pixels."""
 STRIP, LABEL, DOT, MARGIN = 30, 330, 4.5, 24
 """Of a row of dots, in pixels: its height, the room for its name, a dot's radius, the room at the right."""
 
@@ -45,8 +50,11 @@ def page(markdown: str, content: Mapping[str, Any], pictures: Mapping[str, str])
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
     tokens = parser.parse(markdown)
     sections = _sections(tokens)
-    drawn = bars(content["breakdowns"]) + _figures(pictures)
-    begun = {PICTURES_IN: drawn, CURVES_IN: curves.figures(content["curves"])}
+    begun = {
+        PICTURES_IN: _figures(pictures),
+        CURVES_IN: curves.figures(content["curves"]),
+        **{slug(table["title"]): bars(table) for table in content["spent"]},
+    }
     body = _render(parser, tokens, begun, {DOTS_IN: dots(content["tables"])})
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True)
     source = (files("bench") / "templates" / "report.html.j2").read_text(encoding="utf-8")
@@ -54,15 +62,22 @@ def page(markdown: str, content: Mapping[str, Any], pictures: Mapping[str, str])
 
 
 def _sections(tokens: Sequence[Token]) -> list[tuple[str, str]]:
-    """Id and text of each second-level heading; every heading gets its id on the way."""
+    """Id and text of each second-level heading; every heading gets its id on the way, one of its own."""
     found = []
+    seen: dict[str, int] = {}
     for token, following in itertools.pairwise(tokens):
         if token.type == "heading_open":
-            name = slug(following.content)
-            token.attrSet("id", name)
+            name = slug(_text(following))
+            seen[name] = seen.get(name, 0) + 1
+            token.attrSet("id", name if seen[name] == 1 else f"{name}-{seen[name] - 1}")
             if token.tag == "h2":
                 found.append((name, following.content))
     return found
+
+
+def _text(inline: Token) -> str:
+    """Without markup."""
+    return "".join(child.content for child in inline.children or ())
 
 
 def slug(text: str) -> str:
@@ -76,16 +91,20 @@ def _render(
     """HTML, with more `before` and `after` headings, by id; tables scroll by keyboard, named after their section."""
     renderer = parser.renderer
     assert isinstance(renderer, RendererHTML)
-    out, heading, extra = [], "", ""
+    out, extra = [], ""
+    headings: dict[str, str] = {}
+    named: dict[str, int] = {}
+    _head_rows(tokens)
     for number, token in enumerate(tokens):
         if token.type == "heading_open":
-            heading = tokens[number + 1].content
+            above = {tag: text for tag, text in headings.items() if tag < token.tag and tag != "h1"}
+            headings = {**above, token.tag: _text(tokens[number + 1])}
             extra = after.get(str(token.attrGet("id")), "")
             out.append(before.get(str(token.attrGet("id")), ""))
-        elif token.type == "th_open":
-            token.attrSet("scope", "col")
         if token.type == "table_open":
-            label = html.escape(heading, quote=True)
+            label = ", ".join(headings.values())
+            named[label] = named.get(label, 0) + 1
+            label = html.escape(f"{label} ({named[label]})" if named[label] > 1 else label, quote=True)
             out.append(f'<div class="wide" role="region" tabindex="0" aria-label="Table: {label}">\n')
         if token.type == "inline":
             out.append(renderer.renderInline(token.children or [], parser.options, {}))
@@ -97,6 +116,29 @@ def _render(
             out.append(extra)
             extra = ""
     return "".join(out)
+
+
+def _head_rows(tokens: Sequence[Token]) -> None:
+    """Give every table's heads their scope, and make heads of the cells that say what a row is about."""
+    heads: list[str] = []
+    column = key = 0
+    for number, token in enumerate(tokens):
+        if token.type == "thead_open":
+            heads = []
+        elif token.type == "thead_close":
+            key = heads.index(KEY) if KEY in heads else 0
+        elif token.type == "tr_open":
+            column = -1
+        elif token.type == "th_open":
+            token.attrSet("scope", "col")
+            heads.append(_text(tokens[number + 1]))
+        elif token.type == "td_open":
+            column += 1
+            if column == key:
+                token.tag = "th"
+                token.attrSet("scope", "row")
+        elif token.type == "td_close" and column == key:
+            token.tag = "th"
 
 
 def _figures(pictures: Mapping[str, str]) -> str:
@@ -113,46 +155,74 @@ def _figures(pictures: Mapping[str, str]) -> str:
     return "".join(found)
 
 
-def bars(breakdowns: Sequence[Mapping[str, Any]]) -> str:
-    """A stacked bar for each scenario, all to one scale: medians of the parts; negative ones are left out."""
-    shown = [entry for entry in breakdowns if entry["orchestrator"] != "noop"]
-    if not shown:
-        return ""
-    longest = max(sum(max(part["median"], 0.0) for part in entry["parts"]) for entry in shown)
-    colours = dict(zip(PART_ORDER, COLOURS, strict=True))
-    rows = []
-    for number, entry in enumerate(shown):
-        top, left = number * (BAR + GAP), 0.0
-        whole = sum(max(part["median"], 0.0) for part in entry["parts"])
-        text = html.escape(f"{entry['scenario']}{' (' + entry['knob'] + ')' if entry['knob'] else ''}")
-        rows.append(f'<text x="0" y="{top + 14}">{text}: {drawing.seconds(whole)}, n={entry["n"]}</text>')
-        for part in entry["parts"]:
-            width = max(part["median"], 0.0) / longest * WIDTH
-            if width <= 0:
-                continue
-            name = f"{part['name']} {drawing.seconds(part['median'])}"
-            fill = colours.get(part["name"], "#777777")
-            rows.append(
-                f'<rect x="{left:.1f}" y="{top + 20}" width="{width:.1f}" height="{BAR}" fill="{fill}">'
-                f"<title>{html.escape(name)}</title></rect>"
-            )
+def bars(table: Mapping[str, Any]) -> str:
+    """A stacked bar for each row of a table of parts, on a scale of its own: medians; negative ones are left out."""
+    rows = table["rows"]
+    sums = [sum(max(part["median"], 0.0) for part in row["parts"].values()) for row in rows]
+    scale = WIDTH / (max(sums) or 1.0)
+    drawn = []
+    for number, row in enumerate(rows):
+        top = number * (BAR + GAP)
+        name = f"{row['orchestrator']} {row['configuration']}, a step is a {row['task']}"
+        text = html.escape(f"{name}: {drawing.seconds(row['makespan']['value'])}, n={row['makespan']['n']}")
+        drawn.append(f'<text x="0" y="{top + 18}">{text}</text>')
+        left = 0.0
+        for part in row["parts"].values():
+            if (width := max(part["median"], 0.0) * scale) > 0:
+                drawn.append(_segment(part, left, top + 24, width))
             left += width
-    used = [name for name in PART_ORDER if any(part["name"] == name for e in shown for part in e["parts"])]
     legend = "".join(
-        f'<li><span class="swatch" style="background:{colours[name]}"></span>{html.escape(name)}</li>'
-        for name in used
+        f'<li><span class="swatch" style="background:{_colour(name)}"></span>{_number(name)} {html.escape(name)}</li>'
+        for name in table["columns"]
     )
-    caption = (
-        "Medians of the parts of a run, in the order they first occur; one scale. Numbers: the tables below."
+    caption = html.escape(
+        f"{table['title']}. The median of each part of a run, laid end to end in the order in which they first occur, "
+        "on one scale. The number beside a name is the median makespan, which medians of parts need not add up to; "
+        "a part whose median is not above zero is not drawn. The table below has the numbers."
     )
-    height = len(shown) * (BAR + GAP)
     return (
-        f'<figure><ul class="legend" aria-hidden="true">{legend}</ul>'
+        f'<figure><ul class="legend">{legend}</ul>'
         f'<div class="wide picture" role="img" tabindex="0" aria-label="{caption}">'
-        f'<svg class="bars" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}">'
-        f"{''.join(rows)}</svg></div>"
+        f'<svg class="bars" xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {len(rows) * (BAR + GAP)}">'
+        f"{''.join(drawn)}</svg></div>"
         f"<figcaption>{caption}</figcaption></figure>\n"
     )
+
+
+def _segment(part: Mapping[str, Any], left: float, top: int, width: float) -> str:
+    """A part's rectangle, with its name in it where there is room, or its number, or nothing."""
+    name, fill = part["name"], _colour(part["name"])
+    shown = next((text for text in (name, _number(name)) if len(text) * LETTER + 6 <= width), "")
+    ink = max(("#ffffff", "#000000"), key=lambda colour: contrast(colour, fill))
+    said = html.escape(f"{name} {drawing.seconds(part['median'])}")
+    text = (
+        f'<text x="{left + width / 2:.1f}" y="{top + 18}" text-anchor="middle" style="fill:{ink}">'
+        f"{html.escape(shown)}</text>"
+    )
+    return (
+        f'<rect x="{left:.1f}" y="{top}" width="{width:.1f}" height="{BAR}" fill="{fill}"><title>{said}</title></rect>'
+        f"{text if shown else ''}"
+    )
+
+
+def _colour(part: str) -> str:
+    return COLOURS[PART_ORDER.index(part)] if part in PART_ORDER else "#777777"
+
+
+def _number(part: str) -> str:
+    return str(PART_ORDER.index(part) + 1) if part in PART_ORDER else "?"
+
+
+def contrast(one: str, other: str) -> float:
+    """Of two colours (`#rrggbb`), from 1 to 21 (WCAG 2.2)."""
+    a, b = (_luminance(colour) + 0.05 for colour in (one, other))
+    return max(a, b) / min(a, b)
+
+
+def _luminance(colour: str) -> float:
+    channels = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    linear = (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in channels)
+    return sum(weight * value for weight, value in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
 def dots(tables: Sequence[Mapping[str, Any]]) -> str:
@@ -162,12 +232,7 @@ def dots(tables: Sequence[Mapping[str, Any]]) -> str:
         rows = [row for row in table["rows"] if row["makespans"] and row["orchestrator"] != "noop"]
         if len(rows) < 2:
             continue
-        work = f"{table['workload']}-{table['steps']}"
-        caption = (
-            f"{table['target']}, one {table['task']} per step, {work} ({table['environment']}): makespan of every run, "
-            "a line at the median."
-        )
-        figures.append(_strips(rows, caption))
+        figures.append(_strips(rows, f"{table['title']}. Makespan of every run, a line at the median."))
     return f"<h3>Every run</h3>\n{''.join(figures)}" if figures else ""
 
 

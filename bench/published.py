@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from bench import spent
 from bench.cells import Cell, estimated, makespan
 from bench.drawing import figures
 from bench.records import RunRecord
@@ -33,10 +34,14 @@ FIGURES = (
 
 
 def rows(found: Sequence[Cell]) -> list[dict[str, Any]]:
-    """Each published figure with the cell of ours that comes nearest, on `local`; None where nothing is stored."""
+    """Each published figure with the newest cell of ours that comes nearest, on `local`; None where none is stored.
+
+    `parts` are the largest of a run's, `whole` the median makespan: where the difference must be looked for.
+    """
     made = []
     for figure in FIGURES:
-        cell = next((cell for cell in found if _is_it(cell, figure)), None)
+        cell = max((c for c in found if _is_it(c, figure)), key=lambda c: c.last, default=None)
+        entry = spent.of_cell(cell) if cell else None
         made.append(
             {
                 **asdict(figure),
@@ -45,6 +50,13 @@ def rows(found: Sequence[Cell]) -> list[dict[str, Any]]:
                 "n": len(cell.measured) if cell else 0,
                 "own_clock": estimated(cell, own_clock),
                 "makespan": estimated(cell, whole),
+                "knob": cell.knob if cell else None,
+                "whole": estimated(cell, makespan),
+                "parts": [
+                    {**part, "means": spent.MEANS.get(part["name"], "")} for part in spent.largest(entry)
+                ]
+                if entry
+                else [],
             }
         )
     return made
@@ -57,6 +69,7 @@ def _is_it(cell: Cell, figure: Figure) -> bool:
         and (key.orchestrator, key.configuration) == (figure.orchestrator, figure.configuration)
         and not key.parameters
         and key.undisturbed
+        and bool(cell.measured)
     )
 
 

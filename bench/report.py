@@ -19,20 +19,22 @@ from bench import (
     again,
     against,
     concurrency,
+    coverage,
     drawing,
     grouping,
     harness,
     lineage,
     observer,
     published,
+    spent,
     starts,
     upkeep,
 )
+from bench.capabilities import Conformance
 from bench.cells import (
     BUSY,
     CONTROLS,
     FLOORS,
-    PART_ORDER,
     Cell,
     CellKey,
     cells,
@@ -41,7 +43,6 @@ from bench.cells import (
     handoff_bounds,
     makespan,
     overhead,
-    part_sums,
     ratio_to_floor,
 )
 from bench.grouping import Group
@@ -128,15 +129,21 @@ STORE_PROXY = {
 
 
 def _pictures(found: Sequence[Cell]) -> dict[str, str]:
-    """`timelines-TARGET.svg`: of each orchestrator as shipped, the pipeline run with the median makespan."""
-    chosen: dict[str, list[RunRecord]] = {}
-    for cell in found:
-        ran = sorted(cell.measured, key=lambda record: (makespan(record) or 0.0, record.run_id))
+    """`timelines-TARGET.svg`: of each orchestrator as shipped, the pipeline run with the median makespan.
+
+    Of several environments the newest in which it was measured.
+    """
+    newest: dict[tuple[str, str, str], Cell] = {}
+    for cell in sorted(found, key=lambda cell: cell.last):
         usual = (
             cell.key.workload == "pipeline" and cell.key.configuration == "default" and cell.key.undisturbed
         )
-        if usual and ran and cell.key.task in FLOORS:
-            chosen.setdefault(cell.key.target, []).append(ran[(len(ran) - 1) // 2])
+        if usual and cell.measured and cell.key.task in FLOORS:
+            newest[cell.key.target, cell.key.task, cell.key.orchestrator] = cell
+    chosen: dict[str, list[RunRecord]] = {}
+    for cell in sorted(newest.values(), key=lambda cell: (cell.key.place, _rank(cell), cell.key)):
+        ran = sorted(cell.measured, key=lambda record: (makespan(record) or 0.0, record.run_id))
+        chosen.setdefault(cell.key.target, []).append(ran[(len(ran) - 1) // 2])
     return {
         f"timelines-{target}.svg": drawing.picture(runs, f"{target}: the run with the median makespan")
         for target, runs in chosen.items()
@@ -148,18 +155,19 @@ def build(
     out: Path,
     lines: Callable[[Sequence[RunRecord]], Iterable[bytes]] | None = None,
     own: Mapping[str, Any] | None = None,
+    verdicts: Sequence[Conformance] = (),
 ) -> list[Path]:
     """Write the report (`report.md`, `.html`, `.json`), `runs.jsonl` (raw rows, by cell) and pictures; their paths.
 
     `lines` gives the raw rows of records that are `Outline`s; otherwise they are made from the records.
-    `own` is what is stored of the harness's own cost.
+    `own` is what is stored of the harness's own cost, `verdicts` what the conformance suite found.
 
     Raises:
         BenchError: if a file cannot be written.
     """
     found = cells(records)
     ordered = [record for cell in found for record in cell.records]
-    content = _contents(found, own)
+    content = _contents(found, own, verdicts)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bench"),
         undefined=jinja2.StrictUndefined,
@@ -171,6 +179,7 @@ def build(
     environment.filters.update(
         md=_md,
         seconds=drawing.seconds,
+        bare=lambda value: drawing.seconds(value).removesuffix(" s"),
         percent=_percent,
         estimate=_estimate_text,
         mebibytes=_mebibytes,
@@ -203,12 +212,19 @@ def contents(records: Sequence[RunRecord]) -> dict[str, Any]:
     return _contents(cells(records))
 
 
-def _contents(everything: Sequence[Cell], own: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def _contents(
+    everything: Sequence[Cell],
+    own: Mapping[str, Any] | None = None,
+    verdicts: Sequence[Conformance] = (),
+) -> dict[str, Any]:
     records = [record for cell in everything for record in cell.records]
     lines = _raw_lines(everything)
     found = [cell for cell in everything if cell.key.undisturbed]
     struck = [cell for cell in everything if cell.key.fault]
-    groups = grouping.groups(found)
+    environments = grouping.groups(everything)
+    groups = [group.undisturbed() for group in environments]
+    times = {cell.key: entry for cell in found if (entry := spent.of_cell(cell)) is not None}
+    tables = spent.tables(groups, times)
     return {
         "schema_version": SCHEMA_VERSION,
         "runs": len(records),
@@ -220,9 +236,13 @@ def _contents(everything: Sequence[Cell], own: Mapping[str, Any] | None = None) 
         "proxies": _proxies(everything),
         "flawed_total": sum(len(cell.flawed) for cell in found),
         "measured_total": sum(len(cell.measured) for cell in found),
-        "environments": [grouping.environment(group) for group in groups],
-        "tables": [table for group in groups for table in _tables(group, lines)],
+        "environments": [grouping.environment(group) for group in environments],
+        "facts": grouping.facts(environments),
+        "environment_names": grouping.names(environments),
+        "coverage": coverage.table(everything, ORCHESTRATORS, verdicts),
+        "tables": _tables(groups, lines),
         "against": against.tables(groups),
+        "controls": [_control(cell) for cell in found if cell.key.orchestrator == "noop" and cell.measured],
         "retries": aftermath.tables(struck, lambda cell: _raw(cell, lines)),
         "busy": BUSY,
         "lineage": {
@@ -242,7 +262,12 @@ def _contents(everything: Sequence[Cell], own: Mapping[str, Any] | None = None) 
         }
         if own
         else None,
-        "breakdowns": [entry for cell in found if (entry := _breakdown(cell)) is not None],
+        "breakdowns": list(times.values()),
+        "spent": tables,
+        "parts": {
+            name: says for name, says in spent.MEANS.items() if any(name in t["columns"] for t in tables)
+        },
+        "large": spent.LARGE,
         "cold": [entry for cell in found if (entry := _cold(cell)) is not None],
         "shares": [entry for cell in found if (entry := _share(cell)) is not None],
         "published": published.rows(found),
@@ -268,48 +293,80 @@ def _contents(everything: Sequence[Cell], own: Mapping[str, Any] | None = None) 
     }
 
 
-def _tables(group: Group, lines: dict[str, tuple[int, int]]) -> list[dict[str, Any]]:
-    """One table for each kind of step and piece of work, floor and control first."""
-    tables = []
-    tasks = sorted({(cell.key.task, cell.key.work) for cell in group.cells if cell.key.task != "nothing"})
-    alone = {cell.key.work for cell in group.cells} - {work for _, work in tasks}
-    for task, work in [*tasks, *(("nothing", work) for work in sorted(alone))]:
-        members = [c for c in group.cells if c.key.work == work and c.key.task in (task, "nothing")]
-        members.sort(key=lambda c: (_rank(c), c.key))
-        floor = FLOORS.get(task)
-        present = {cell.key.orchestrator for cell in members}
-        expected = [name for name in (floor, "noop", *ORCHESTRATORS) if name and name not in present]
-        key = members[0].key
-        tables.append(
-            {
-                "environment": group.name,
-                "target": group.target,
-                "task": task,
-                "workload": key.workload,
-                "about": WORKLOADS.get(key.workload, ""),
-                "steps": key.steps,
-                "variant": key.variant,
-                "parameters": dict(key.parameters),
-                "floor": floor,
-                "rows": [_row(cell, group.cells, lines) for cell in members],
-                "missing": [
-                    {"orchestrator": name, "elsewhere": _elsewhere(name, work, group.cells)}
-                    for name in expected
-                ],
-            }
-        )
-    return tables
+def _tables(groups: Sequence[Group], lines: dict[str, tuple[int, int]]) -> list[dict[str, Any]]:
+    """One for each kind of step, piece of work and environment in which any was run; floor and control first."""
+    ran: dict[tuple[Any, ...], list[Cell]] = {}
+    for number, group in enumerate(groups):
+        for cell in group.cells:
+            if cell.key.task in FLOORS:
+                ran.setdefault((cell.key.place, number), []).append(cell)
+    return [
+        _table(groups[number], members, groups, lines)
+        for (_, number), members in sorted(ran.items(), key=lambda entry: entry[0])
+        if not all(cell.refused for cell in members)
+    ]
 
 
-def _elsewhere(orchestrator: str, work: object, among: Sequence[Cell]) -> list[str]:
-    """The kinds of step with which that orchestrator did this work, in other tables."""
-    return sorted(
-        {
-            c.key.task
-            for c in among
-            if c.key.orchestrator == orchestrator and c.key.work == work and c.measured
-        }
-    )
+def _table(
+    group: Group, ran: Sequence[Cell], groups: Sequence[Group], lines: dict[str, tuple[int, int]]
+) -> dict[str, Any]:
+    key = ran[0].key
+    floor = FLOORS[key.task]
+    idle = [cell for cell in group.cells if cell.key.work == key.work and cell.key.task == "nothing"]
+    members = sorted([*ran, *idle], key=lambda cell: (_rank(cell), cell.key))
+    present = {cell.key.orchestrator for cell in members}
+    label = f" ({group.label})" if group.label else ""
+    return {
+        "title": f"{key.target}, one {key.task} per step: {key.title}{label}",
+        "environment": group.name,
+        "differs": group.differs,
+        "target": group.target,
+        "task": key.task,
+        "workload": key.workload,
+        "about": WORKLOADS.get(key.workload, ""),
+        "steps": key.steps,
+        "variant": key.variant,
+        "parameters": dict(key.parameters),
+        "floor": floor,
+        "commits": sorted({_commit(record) for cell in ran for record in cell.records}),
+        "rows": [_row(cell, group.cells, lines) for cell in members],
+        "missing": [
+            {"orchestrator": name, "see": _elsewhere(name, key, group, groups)}
+            for name in (floor, "noop", *ORCHESTRATORS)
+            if name not in present
+        ],
+    }
+
+
+def _elsewhere(orchestrator: str, key: CellKey, group: Group, groups: Sequence[Group]) -> str:
+    """Where that orchestrator's runs of this work are, or why there are none; empty where nothing is known."""
+
+    def its(group: Group) -> list[Cell]:
+        return [c for c in group.cells if c.key.orchestrator == orchestrator and c.key.work == key.work]
+
+    there = [(g, {c.key.task for c in its(g) if c.measured and c.key.task in FLOORS}) for g in groups]
+    if kinds := next(tasks for g, tasks in there if g is group):
+        return f"one {', one '.join(sorted(kinds))} per step"
+    if alike := [g.name for g, tasks in there if key.task in tasks]:
+        return f"in {', '.join(alike)}"
+    if others := sorted({(task, g.name) for g, tasks in there for task in tasks}):
+        return ", ".join(f"one {task} per step in {name}" for task, name in others)
+    known = [cell for cell in group.cells if cell.key.orchestrator == orchestrator]
+    return "unsupported" if known and all(cell.refused for cell in known) else ""
+
+
+def _commit(record: RunRecord) -> str:
+    return record.environment.informational.get("commit", "unknown")
+
+
+def _control(cell: Cell) -> dict[str, Any]:
+    """What the harness takes for a run of nothing."""
+    return {
+        "target": cell.key.target,
+        "work": cell.key.title,
+        "n": len(cell.measured),
+        "makespan": _estimated(cell, makespan),
+    }
 
 
 def _rank(cell: Cell) -> int:
@@ -336,6 +393,8 @@ def _row(cell: Cell, among: Sequence[Cell], lines: dict[str, tuple[int, int]]) -
         "apart": apart,
         "n": len(cell.measured),
         "cold": cell.cold,
+        "days": cell.days,
+        "pressure": _pressure(cell),
         "makespans": [round(value, 3) for value in sorted(cell.values(makespan))],
         "makespan": _estimated(cell, makespan),
         "overhead": _estimated(cell, overhead),
@@ -390,6 +449,12 @@ def _estimated(cell: Cell, of: Callable[[RunRecord], float | None]) -> dict[str,
     }
 
 
+def _pressure(cell: Cell) -> float | None:
+    """Median over its samples of the share of time in which something waited for a CPU; None where not known."""
+    known = [r.pressure.cpu_some for r in cell.measured if r.pressure and r.pressure.cpu_some is not None]
+    return median(known) if known else None
+
+
 def _handoff_bounds(cell: Cell) -> dict[str, float] | None:
     """Medians over runs of what the clocks' resolution allows a handoff to have been."""
     found = [bounds for record in cell.measured if (bounds := handoff_bounds(record)) is not None]
@@ -429,27 +494,6 @@ def _tuning(group: Group) -> list[dict[str, Any]]:
         )
     judge_rows(rows)
     return rows
-
-
-def _breakdown(cell: Cell) -> dict[str, Any] | None:
-    """Median of each part's sum over a run's steps; shares are of the sum of those medians' runs."""
-    sums = [found for record in cell.measured if (found := part_sums(record))]
-    if not sums:
-        return None
-    whole = median([sum(seconds for seconds, _, _ in found.values()) for found in sums])
-    names = sorted(
-        {name for found in sums for name in found},
-        key=lambda name: (PART_ORDER.index(name) if name in PART_ORDER else len(PART_ORDER), name),
-    )
-    parts = []
-    for name in names:
-        middle, low, high = map(median, zip(*(found.get(name, _NO_PART) for found in sums), strict=True))
-        share = middle / whole if whole else None
-        parts.append({"name": name, "median": middle, "at_least": low, "at_most": high, "share": share})
-    return {**_named(cell), "n": len(sums), "left_out": len(cell.measured) - len(sums), "parts": parts}
-
-
-_NO_PART = [0.0, 0.0, 0.0]
 
 
 def _cold(cell: Cell) -> dict[str, Any] | None:

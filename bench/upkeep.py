@@ -21,12 +21,7 @@ def _row(cell: Cell) -> dict[str, Any] | None:
     if not runs:
         return None
     parts = {part.component for window in runs for part in window.parts}
-    # The runs after one deployment share what was seen while it was idle.
-    idle = list(
-        {
-            w.model_dump_json(): w for r in looked if r.resources and (w := r.resources.idle) is not None
-        }.values()
-    )
+    idle = idles(cell)
     return {
         "target": cell.key.target,
         **cell.who,
@@ -44,6 +39,12 @@ def _row(cell: Cell) -> dict[str, Any] | None:
         "pods": _middle(looked, lambda record: len(record.pods) or None),
         "processes": _middle(looked, processes),
     }
+
+
+def idles(cell: Cell) -> list[Window]:
+    """What was seen of it idle: once for each deployment, which the runs after it share."""
+    seen = (r.resources.idle for r in cell.measured if r.resources is not None)
+    return list({window.model_dump_json(): window for window in seen if window is not None}.values())
 
 
 def _whole(windows: Iterable[Window], parts: set[str]) -> list[Window]:

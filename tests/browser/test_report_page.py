@@ -31,16 +31,27 @@ const back = e => { for (; e; e = e.parentElement) {
 addEventListener('load', () => {
   const d = document.querySelector('iframe').contentDocument, w = d.defaultView;
   const text = [...d.querySelectorAll('p, li, td, th, h1, h2, h3, a, figcaption')];
-  const contrasts = text.map(e => { const a = lum(w.getComputedStyle(e).color), b = lum(back(e));
-    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) });
+  const apart = (one, other) => { const a = lum(one), b = lum(other);
+    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) };
+  const fill = e => w.getComputedStyle(e).fill;
+  const contrasts = text.map(e => apart(w.getComputedStyle(e).color, back(e)));
+  const tables = [...d.querySelectorAll('.wide')].filter(e => e.querySelector('tbody th'));
+  tables.forEach(e => { e.scrollLeft = 99999 });
+  const away = e => { const a = e.getBoundingClientRect(), b = e.closest('.wide').getBoundingClientRect();
+    return a.left < b.left - 1 || a.left > b.right };
   const found = {
     width: d.documentElement.clientWidth, scroll: d.documentElement.scrollWidth,
     contrast: Math.min(...contrasts), back: back(d.body), texts: text.length,
     tables: d.querySelectorAll('table').length, bars: d.querySelectorAll('svg.bars rect').length,
+    parts: Math.min(...[...d.querySelectorAll('svg.bars rect')].map(e => apart(fill(e), back(e)))),
+    partNames: Math.min(...[...d.querySelectorAll('svg.bars text[style]')].map(
+      e => apart(fill(e), fill(e.previousElementSibling)))),
+    scrolled: tables.filter(e => e.scrollLeft > 0).length,
+    headless: tables.flatMap(e => [...e.querySelectorAll('tbody th')]).filter(away).length,
+    labels: [...d.querySelectorAll('[aria-label]')].map(e => e.getAttribute('aria-label')),
     names: [...d.querySelectorAll('svg.curves > text')].map(e => e.textContent),
-    inks: Math.min(...[...d.querySelectorAll('svg.curves text, svg.curves g path')].map(e => {
-      const s = w.getComputedStyle(e), a = lum(e.tagName == 'text' ? s.fill : s.stroke), b = lum(back(e));
-      return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05) })),
+    inks: Math.min(...[...d.querySelectorAll('svg.curves text, svg.curves g path')].map(
+      e => apart(e.tagName == 'text' ? fill(e) : w.getComputedStyle(e).stroke, back(e)))),
     runs: [...d.querySelectorAll('svg.curves svg path[transform]')].filter(
       e => e.getBoundingClientRect().width > 2).length,
     lines: [...d.querySelectorAll('svg.curves path.fit')].filter(e => e.getBoundingClientRect().width > 50).length,
@@ -111,7 +122,12 @@ def test_the_page_can_be_read(chromium: str, page: str, tmp_path: Path, width: i
         "and of the curves"
     )
     assert all(any(text.startswith(f"{name} default: ") for text in found["names"]) for name in NAMES)
-    assert found["inks"] >= 3, "WCAG 2.2 AA, for what is drawn"
+    assert min(found["inks"], found["parts"]) >= 3, "WCAG 2.2 AA, for what is drawn"
+    assert found["partNames"] >= 4.5, "and for what is written on it"
+    assert found["scrolled"] > 3 and found["headless"] == 0, (
+        "a row keeps its head where its table is scrolled"
+    )
+    assert len(found["labels"]) == len(set(found["labels"])), "no two tables or figures have one name"
     assert found["scroll"] <= found["width"], "the page itself does not scroll sideways; its tables do"
     assert found["contrast"] >= 4.5, "WCAG 2.2 AA"
     assert (found["back"] == "rgb(255, 255, 255)") == (scheme == LIGHT)

@@ -16,7 +16,8 @@ from adapters.base import BenchError
 from bench import harness, headline, published
 from bench.cells import makespan
 from bench.curves import LINE, TOP, _spread, ticks
-from bench.records import Environment, Resources, RunRecord, Sample, Usage, Verification, Window
+from bench.drawing import seconds
+from bench.records import Environment, Pressure, Resources, RunRecord, Sample, Usage, Verification, Window
 from bench.report import build, contents
 from bench.statistics import median
 from tests.unit.made_records import MadeRun, made, scenario
@@ -299,6 +300,76 @@ def test_different_environments_are_never_in_one_table() -> None:
     assert len(found["tuning"]) == 2
 
 
+def dated(records: list[RunRecord], day: str) -> list[RunRecord]:
+    return [record.model_copy(update={"recorded_at": f"{day}T12:00:00Z"}) for record in records]
+
+
+def test_an_environment_is_named_by_what_differs_from_the_newest(tmp_path: Path) -> None:
+    older = elsewhere(study(2), cpu="older", code="sha256:" + "a" * 64)
+    newer = elsewhere(study(2), cpu="newer", code="sha256:" + "b" * 64)
+    records = [*dated(older, "2026-09-20"), *dated(newer, "2026-09-22")]
+    first, second = contents(records)["tables"]
+    assert (first["environment"], second["environment"]) == ("E1", "E2"), "the newest first"
+    assert first["rows"][0]["days"] == ["2026-09-22"] and not first["differs"]
+    assert first["title"].endswith("chain-3 (E1, the newest)")
+    assert second["title"].endswith("chain-3 (E2: other code, cpu than E1)")
+    code = f"code sha256:{'a' * 12}…, in E1 sha256:{'b' * 12}…"
+    assert second["differs"] == f"{code}; cpu older, in E1 newer"
+    assert f"What differs: {code}; cpu older, in E1 newer." in written(records, tmp_path)
+    (alone,) = contents(study(2))["tables"]
+    assert alone["title"] == "kind, one pod per step: chain-3" and not alone["differs"]
+
+
+def test_what_another_environment_has_is_said_and_no_row(tmp_path: Path) -> None:
+    kfp = [made(scenario("kfp", "chain", 3)), made(scenario("prefect", "chain", 3), task="process")]
+    records = [*dated(study(2), "2026-09-22"), *dated(elsewhere(kfp, cpu="another"), "2026-09-20")]
+    text = written(records, tmp_path)
+    assert "Not in this table: kfp (in E2), prefect (one process per step in E2)." in text
+    assert "| airflow | | 0 | no stored result |" in text
+
+
+def test_each_blocking_fact_stands_once_with_the_environments_that_have_it(tmp_path: Path) -> None:
+    text = written([*study(2), *elsewhere(study(2), cpu="another")], tmp_path)
+    assert "| cores | 2 | all |" in text
+    assert len(re.findall(r"^\| cpu \| (?:another|made up) \| E[12] \|$", text, re.MULTILINE)) == 2
+
+
+def test_tables_stand_in_the_order_of_the_headline() -> None:
+    of = [
+        ("calls", "pipeline", 7, "local", "call"), ("processes", "chain", 1, "local", "process"),
+        ("processes", "pipeline", 7, "local", "process"), ("prefect", "pipeline", 7, "kind", "call"),
+        ("argo", "chain", 40, "kind", "pod"), ("argo", "chain", 3, "kind", "pod"),
+        ("argo", "pipeline", 7, "kind", "pod"),
+    ]  # fmt: skip
+    records = [made(scenario(o, w, s, target=target), task=task) for o, w, s, target, task in of]
+    assert [table["title"] for table in contents(records)["tables"]] == [
+        "kind, one pod per step: pipeline-7", "kind, one pod per step: chain-3", "kind, one pod per step: chain-40",
+        "kind, one call per step: pipeline-7", "local, one process per step: pipeline-7",
+        "local, one process per step: chain-1", "local, one call per step: pipeline-7",
+    ]  # fmt: skip
+
+
+def test_a_table_in_which_nothing_could_run_is_left_out_and_its_reason_kept(tmp_path: Path) -> None:
+    refused = made(scenario("argo", target="local"), status="unsupported", reason="no cluster", client=None)
+    ran = [made(scenario("airflow", target="local"), n, task="process") for n in range(2)]
+    found = contents([refused, *ran])
+    assert [table["task"] for table in found["tables"]] == ["process"]
+    assert {"orchestrator": "argo", "see": "unsupported"} in found["tables"][0]["missing"]
+    assert [entry["reason"] for entry in found["unsupported"]] == ["no cluster"]
+    assert "no cluster" in written([refused, *ran], tmp_path)
+
+
+def test_a_row_has_its_days_and_the_pressure_of_its_time_and_a_table_its_commits(tmp_path: Path) -> None:
+    records = [
+        *dated([made(pressure=Pressure(cpu_some=0.1))], "2026-09-20"),
+        *dated([made(number=1, pressure=Pressure(cpu_some=0.4))], "2026-09-22"),
+    ]
+    text = written(records, tmp_path)
+    assert "| 2026-09-20 to 2026-09-22, 25 % | [lines" in text
+    assert "Measured at commit 0000000." in text
+    assert "bench results show RUN_ID --results DIR" in text
+
+
 def test_an_orchestrators_own_version_makes_a_row_of_its_own_not_a_table(tmp_path: Path) -> None:
     records = study(3)
     newer = elsewhere([r for r in records if r.scenario.orchestrator == "argo"], argo_workflows="v3.7.4")
@@ -309,15 +380,25 @@ def test_an_orchestrators_own_version_makes_a_row_of_its_own_not_a_table(tmp_pat
     assert "argo\\_workflows=v3.7.4" in written([*records, *newer], tmp_path)
 
 
-def test_a_control_measured_on_another_machine_has_a_table_of_its_own() -> None:
+def test_a_control_measured_on_another_machine_is_in_no_table_but_among_the_controls(tmp_path: Path) -> None:
     records = study(2)
     noop = elsewhere([r for r in records if r.scenario.orchestrator == "noop"], cpu="another")
     rest = [r for r in records if r.scenario.orchestrator != "noop"]
-    tables = contents([*rest, *noop])["tables"]
-    assert [[r["orchestrator"] for r in table["rows"]] for table in tables] in (
-        [["pods", "argo", "argo"], ["noop"]],
-        [["noop"], ["pods", "argo", "argo"]],
-    )
+    found = contents([*rest, *noop])
+    assert [[r["orchestrator"] for r in table["rows"]] for table in found["tables"]] == [
+        ["pods", "argo", "argo"]
+    ]
+    assert [(each["work"], each["n"]) for each in found["controls"]] == [("chain-3", 2)]
+    text = written([*rest, *noop], tmp_path / "apart")
+    assert "The harness alone (`noop`) is not measured here." in text
+    alone = written(noop, tmp_path / "alone")
+    assert "No run with steps is stored." in alone and "kind, chain-3: " in alone
+
+
+def test_the_control_is_a_line_under_each_table_and_no_row(tmp_path: Path) -> None:
+    text = written(study(2), tmp_path)
+    assert not re.search(r"^\| noop ", text, re.MULTILINE)
+    assert re.search(r"^The harness alone \(`noop`\): \d.*s, n = 2\.$", text, re.MULTILINE)
 
 
 def test_task_kinds_and_targets_have_tables_of_their_own() -> None:
@@ -328,7 +409,7 @@ def test_task_kinds_and_targets_have_tables_of_their_own() -> None:
         ("kind", "pod"), ("kind", "process"), ("local", "process"),
     ]  # fmt: skip
     pods = next(t for t in tables if t["task"] == "pod")
-    assert {"orchestrator": "prefect", "elsewhere": ["process"]} in pods["missing"]
+    assert {"orchestrator": "prefect", "see": "one process per step"} in pods["missing"]
 
 
 def test_failures_void_and_unsupported_are_rows_with_reasons(tmp_path: Path) -> None:
@@ -355,8 +436,11 @@ def test_failures_void_and_unsupported_are_rows_with_reasons(tmp_path: Path) -> 
     assert "unsupported: needs &#60;images&#62;" in text
     assert "kfp" not in [each["orchestrator"] for each in table["missing"]]
     for line in text.splitlines():
-        if line.startswith("| argo | default"):
-            assert line.count(" | ") == 9
+        if line.startswith("| argo | default") and "runs.jsonl#L" in line:
+            assert line.count(" | ") == 9 and "; 1 void |" in line
+            break
+    else:
+        pytest.fail("no row of argo's in the comparison")
 
 
 def test_a_run_that_ended_before_the_target_told_its_facts_is_in_its_scenarios_row() -> None:
@@ -433,7 +517,7 @@ def test_cold_runs_are_set_against_the_others() -> None:
 
 
 def test_p95_has_an_interval_in_the_report_only_from_72_runs(tmp_path: Path) -> None:
-    of = scenario("noop", "chain", 3)
+    of = scenario("pods", "chain", 1)
     assert "n=72)" in written([made(of, i) for i in range(72)], tmp_path / "many")
     assert "n=71)" not in written([made(of, i) for i in range(71)], tmp_path / "few")
 
@@ -500,6 +584,59 @@ def planned(plan: str, numbers: range, handoff: float = 1.5, **facts: str) -> li
         r.model_copy(update={"environment": Environment(blocking={**r.environment.blocking, **facts})})
         for r in found
     ]
+
+
+def test_why_published_figures_differ_is_said_from_the_stored_parts(tmp_path: Path) -> None:
+    ours = [made(scenario("airflow", "chain", 40, target="local"), n, knob="SLEEP=1") for n in range(3)]
+    (row,) = [row for row in contents(ours)["published"] if row["parts"]]
+    (entry,) = contents(ours)["breakdowns"]
+    large = sorted((part for part in entry["parts"] if part["share"] >= 0.1), key=lambda p: -p["median"])
+    assert [part["name"] for part in row["parts"]] == [part["name"] for part in large] != []
+    first = large[0]
+    whole = median([makespan(record) or 0 for record in ours])
+    said = (
+        f"- airflow, as shipped (SLEEP=1): of {seconds(whole)}, *{first['name']}* (from a step's end until the next is "
+        f"begun) takes {seconds(first['median'])} ({first['share'] * 100:.0f} %)"
+    )
+    assert said in written(ours, tmp_path)
+    newer = dated([made(scenario("airflow", "chain", 40, target="local"), 9)], "2026-09-30")
+    (row,) = [row for row in contents([*ours, *elsewhere(newer, cpu="newer")])["published"] if row["parts"]]
+    assert row["n"] == 1, "of several environments the newest"
+
+
+def test_where_the_time_goes_is_one_table_for_each_target_and_work(tmp_path: Path) -> None:
+    process = [made(scenario("prefect", "chain", 3), n, task="process") for n in range(2)]
+    records = [*study(2), *process, *(made(scenario("argo"), n) for n in range(2))]
+    found = contents(records)
+    assert [(table["title"], len(table["rows"])) for table in found["spent"]] == [
+        ("kind: pipeline-7", 1), ("kind: chain-3", 4),
+    ]  # fmt: skip
+    chain = found["spent"][1]
+    assert [row["orchestrator"] for row in chain["rows"]] == ["pods", "argo", "argo", "prefect"]
+    assert chain["columns"] == [
+        "accept", "queue", "create", "start", "imports", "prepare", "user", "handoff", "finish",
+    ]  # fmt: skip
+    argo = chain["rows"][1]
+    whole = argo["parts"]["handoff"]
+    assert whole["at_least"] <= whole["median"] <= whole["at_most"], "the clocks' bounds are in the JSON"
+    its = [makespan(record) or 0 for record in records if record.scenario.key == argo["scenario"]]
+    assert argo["makespan"]["value"] == median(its)
+    text = written(records, tmp_path)
+    assert text.count("\n### kind: ") == 2
+    bare = [seconds(whole[name]).removesuffix(" s") for name in ("median", "shortest", "longest")]
+    assert f"| {bare[0]} ({bare[1]} to {bare[2]}) |" in text, "a large part with the range of its runs"
+    assert f"| {seconds(argo['parts']['accept']['median']).removesuffix(' s')} |" in text, (
+        "a small one without"
+    )
+    assert "- *handoff*: from a step's end" in text and "- *spread*" not in text
+
+
+def test_of_several_environments_the_newest_run_is_drawn(tmp_path: Path) -> None:
+    older, newer = made(), made(number=1)
+    records = [*dated(elsewhere([newer], cpu="newer"), "2026-09-30"), *dated([older], "2026-09-20")]
+    written(records, tmp_path)
+    drawn = (tmp_path / "timelines-kind.svg").read_text()
+    assert newer.run_id in drawn.replace("&#160;", " ") and older.run_id not in drawn
 
 
 def test_the_same_scenario_under_two_plans_is_compared_with_itself(tmp_path: Path) -> None:

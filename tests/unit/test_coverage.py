@@ -1,0 +1,152 @@
+"""What is measured so far: every cell of the table says how many, or that there are none, or why there can be none."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench import capabilities, cli, coverage
+from bench.capabilities import Conformance, Verdict
+from bench.cells import cells
+from bench.coverage import AT_ONCE, IDLE, STARTED
+from bench.records import Environment, Resources, RunRecord, Strike, Usage, Window
+from bench.report import ORCHESTRATORS, build, contents
+from bench.store import Store
+from tests.unit.made_records import EPOCH, MadeRun, made, scenario
+from tests.unit.test_lineage import asked, complete
+from tests.unit.test_together import several
+
+
+def table(records: list[RunRecord], *verdicts: Conformance) -> dict[str, Any]:
+    return coverage.table(cells(records), ORCHESTRATORS, verdicts)
+
+
+def verdict(adapter: str, target: str, **outcomes: Verdict) -> Conformance:
+    return Conformance(
+        adapter=adapter,
+        target=target,
+        configuration="default",
+        adapter_sha256="0",
+        recorded_at="2026-09-21T12:00:00Z",
+        environment=Environment(blocking={}),
+        verdicts=outcomes,
+    )
+
+
+def text(found: dict[str, Any], orchestrator: str, column: str, configuration: str = "default") -> str:
+    number = next(n for n, head in enumerate(found["columns"]) if head.partition(":")[0] == column)
+    (row,) = [
+        row
+        for row in found["rows"]
+        if (row["orchestrator"], row["configuration"]) == (orchestrator, configuration)
+    ]
+    shown: str = row["entries"][number]["text"]
+    return shown
+
+
+def test_every_orchestrator_has_a_row_on_every_target_that_is_stored() -> None:
+    found = table([made(), made(scenario("calls", target="local"), task="call"), made(scenario("noop"))])
+    assert [(row["target"], row["orchestrator"]) for row in found["rows"]] == [
+        *(("kind", name) for name in sorted(ORCHESTRATORS)),
+        ("local", "calls"),
+        *(("local", name) for name in sorted(ORCHESTRATORS)),
+    ]
+    assert text(found, "argo", "pipeline") != "—"
+
+
+def test_kinds_of_run_are_counted_apart() -> None:
+    idle = Window(
+        seconds=10, parts=(Usage(component="c", role="", cpu_seconds=1, seconds=10, memory_bytes=1),)
+    )
+    records = [
+        *(made(scenario("argo", "chain", 1), n) for n in range(3)),
+        *(made(scenario("argo", "chain", 40), n) for n in range(2)),
+        *(several(4, number) for number in range(2)),
+        made(scenario("argo", "chain", 1, trigger="event"), 70),
+        made(scenario("argo", "fanout", 4), resources=Resources(idle=idle)),
+        made(scenario("argo", "sweep", 4), 1, status="failed", reason="why"),
+    ]
+    found = table(records)
+    names = ("pipeline", "chain", "fanout", AT_ONCE, STARTED, IDLE)
+    shown = [text(found, "argo", name) for name in names]
+    assert shown == ["—", "3 · — · 2", "1", "2 · —", "— · 1", "1"]
+    assert text(found, "argo", "sweep") == "—", "a failed run is no sample"
+
+
+def test_struck_runs_count_where_they_failed_too_and_asked_ones_under_lineage() -> None:
+    struck = MadeRun(scenario("argo", "chain", 1, fault="pod-deleted")).record(
+        strike=Strike(at_ns=EPOCH, target="pod x"), status="failed", reason="gone"
+    )
+    found = table([asked(0, complete()), struck])
+    assert text(found, "argo", "faults, equal retries") == "— · — · 1"
+    assert text(found, "argo", "faults, retries as shipped") == "—"
+    assert text(found, "argo", "lineage") == "1"
+
+
+def test_environments_are_added_up_with_a_plus_and_never_silently() -> None:
+    def on(cpu: str, day: str, count: int) -> list[RunRecord]:
+        runs = (MadeRun(scenario(), seed=n + 10 * int(day)) for n in range(count))
+        environment = Environment(blocking={"cpu": cpu})
+        return [run.record(environment=environment, recorded_at=f"2026-09-{day}T12:00:00Z") for run in runs]
+
+    assert text(table([*on("a", "22", 3), *on("b", "20", 1)]), "argo", "pipeline") == "1+3", (
+        "the oldest first"
+    )
+
+
+def test_why_there_can_be_none_comes_from_the_suite_or_from_an_unsupported_row() -> None:
+    never = Verdict(outcome="never", reason="no server")
+    refused = made(scenario("argo", target="local"), status="unsupported", reason="no cluster", client=None)
+    ran = made(scenario("kfp", target="local"), task="process")
+    of = scenario("prefect", "sweep", 4, target="local")
+    one = made(of, task="call", status="unsupported", reason="no sweep", client=None)
+    found = table(
+        [refused, ran, one, made(scenario("prefect", target="local"), task="call")],
+        verdict(
+            "kfp", "local", schedule_fires=never, event_triggers=Verdict(outcome="yes"), gate_passes=never
+        ),
+    )
+    assert text(found, "kfp", "pipeline") == "1", "what is stored counts, whatever the suite says"
+    assert found["notes"] == ["argo, local: no cluster", "kfp, local: no server", "prefect, local: no sweep"]
+    assert text(found, "kfp", STARTED) == "no (2) · —"
+    assert text(found, "prefect", "sweep") == "no (3)"
+    (argo,) = [row for row in found["rows"] if row["orchestrator"] == "argo"]
+    assert {entry["text"] for entry in argo["entries"]} == {"no (1)"}, "on the whole target"
+
+
+def test_a_floor_has_no_gap_where_there_is_nothing_of_its_own() -> None:
+    found = table([made(scenario("pods"))])
+    assert text(found, "pods", "pipeline") == "1" and text(found, "pods", "fanout") == "—"
+    assert text(found, "pods", "lineage") == text(found, "pods", STARTED) == ""
+
+
+def test_what_is_not_measured_is_said_under_the_tables(tmp_path: Path) -> None:
+    records = [made(scenario("argo", "chain", 1, trigger="schedule"), 3), *(several(4, n) for n in range(2))]
+    build(
+        records,
+        tmp_path,
+        verdicts=[verdict("kfp", "kind", event_triggers=Verdict(outcome="never", reason="no"))],
+    )
+    report = (tmp_path / "report.md").read_text()
+    assert "\nNot measured on kind: airflow, dagster, kfp, prefect; argo (16).\n" in report
+    assert "\nNot measured on kind: airflow, dagster, prefect; argo (event); kfp (schedule).\n" in report
+    assert "## What is measured so far\n" in report
+    order = [line for line in report.splitlines() if line.startswith("## ")]
+    assert order[:4] == [
+        "## Read this first", "## What is measured so far", "## Comparison", "## Where the time goes",
+    ]  # fmt: skip
+    assert contents([])["coverage"]["rows"] == []
+
+
+@pytest.mark.parametrize("beside", [True, False], ids=["stored beside the runs", "published"])
+def test_the_command_reads_the_suites_verdicts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, beside: bool
+) -> None:
+    published = tmp_path / "published"
+    monkeypatch.setattr(cli, "PUBLISHED", published)
+    with Store.locked(tmp_path / "results") as store:
+        store.append(made(scenario("kfp", target="local"), task="process").sealed())
+    known = verdict("kfp", "local", fanout=Verdict(outcome="never", reason="two at a time"))
+    capabilities.save(tmp_path / "results" if beside else published, known)
+    cli._rebuild(tmp_path / "results", tmp_path / "out", None)
+    assert "\n1. kfp, local: two at a time\n" in (tmp_path / "out" / "report.md").read_text()
