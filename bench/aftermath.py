@@ -41,9 +41,9 @@ class Aftermath:
 
 
 def aftermath(record: RunRecord) -> Aftermath | None:
-    """What the stored clocks say of a run with a fault; None where the fault never struck."""
+    """What the stored clocks say of a run with a fault; None where it never struck, or the clocks go backwards."""
     at = faults.struck_ns(record)
-    if at is None or not record.scenario.fault:
+    if at is None or not record.scenario.fault or record.backwards:
         return None
     step = faults.STRUCK[record.scenario.workload]
     starts = [e for e in record.ledger if e["event"] == "start" and e["step"] == step]

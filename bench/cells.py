@@ -152,9 +152,7 @@ class Cell:
     @cached_property
     def failed(self) -> tuple[RunRecord, ...]:
         """Failures, timeouts (censored), and runs that ended well but did not do what they should have."""
-        return tuple(
-            r for r in self.records if r.status in ("failed", "timeout", "succeeded") and not is_measured(r)
-        )
+        return tuple(r for r in self.records if r.status in ("failed", "timeout") or _is_wrong(r))
 
     @cached_property
     def void(self) -> tuple[RunRecord, ...]:
@@ -171,8 +169,8 @@ class Cell:
 
     @cached_property
     def flawed(self) -> tuple[RunRecord, ...]:
-        """Samples whose breakdown has errors: they count for the makespan, not for the parts."""
-        return tuple(r for r in self.measured if r.breakdown is None or r.breakdown.errors)
+        """Samples whose clocks contradict each other: they count for the makespan, not for the parts."""
+        return tuple(r for r in self.measured if r.breakdown is None or r.clock_errors)
 
     @cached_property
     def cold(self) -> int:
@@ -202,9 +200,14 @@ def estimated(cell: Cell | None, of: Callable[[RunRecord], float | None]) -> dic
 
 
 def is_measured(record: RunRecord) -> bool:
-    """Succeeded, with a client clock, and not found wrong by verification."""
-    right = record.verification is None or record.verification.ok
-    return record.status == "succeeded" and record.client is not None and right
+    """Succeeded, with a client clock that does not go backwards, and not found wrong by verification."""
+    return record.status == "succeeded" and not _is_wrong(record) and not record.backwards
+
+
+def _is_wrong(record: RunRecord) -> bool:
+    """Said to have succeeded, but not by verification, or without a client clock."""
+    right = record.client is not None and (record.verification is None or record.verification.ok)
+    return record.status == "succeeded" and not right
 
 
 def makespan(record: RunRecord) -> float | None:
@@ -217,7 +220,7 @@ def overhead(record: RunRecord) -> float | None:
 
     Nor of a single step: the window is that step's own user time, and nothing is left of it.
     """
-    if record.breakdown is None or record.breakdown.errors or record.scenario.steps == 1:
+    if record.breakdown is None or record.clock_errors or record.scenario.steps == 1:
         return None
     return record.breakdown.overhead
 
@@ -243,7 +246,7 @@ def load(records: Sequence[RunRecord]) -> dict[str, Any]:
 
 def handoff(record: RunRecord) -> float | None:
     """Median seconds from one step's end to the next one's pod, over the handoffs of a run."""
-    if record.breakdown is None or record.breakdown.errors:
+    if record.breakdown is None or record.clock_errors:
         return None
     found = [part.seconds for part in record.breakdown.parts if part.name == "handoff"]
     return median(found) if found else None
@@ -251,7 +254,7 @@ def handoff(record: RunRecord) -> float | None:
 
 def handoff_bounds(record: RunRecord) -> tuple[float, float] | None:
     """Medians of what the clocks allow each handoff of a run to have been, at least and at most. Seconds."""
-    if record.breakdown is None or record.breakdown.errors:
+    if record.breakdown is None or record.clock_errors:
         return None
     found = [part for part in record.breakdown.parts if part.name == "handoff"]
     return (median([p.low for p in found]), median([p.high for p in found])) if found else None
@@ -264,7 +267,7 @@ def part_seconds(record: RunRecord) -> dict[str, float]:
 
 def part_sums(record: RunRecord) -> dict[str, list[float]]:
     """As `part_seconds`, each followed by what it was at least and at most."""
-    if record.breakdown is None or record.breakdown.errors:
+    if record.breakdown is None or record.clock_errors:
         return {}
     sums: dict[str, list[float]] = {}
     for part in record.breakdown.parts:

@@ -16,7 +16,7 @@ from adapters.base import Adapter, BenchError, Target
 from bench import cluster_cli, doctor, results_cli
 from bench.errors import BadInput, run_cli
 from bench.records import RetryPolicy, Trigger
-from bench.store import PUBLISHED, Store, default_folder, no_collection
+from bench.store import PUBLISHED, default_folder, no_collection
 
 app = typer.Typer(
     name="bench",
@@ -25,7 +25,8 @@ app = typer.Typer(
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
     help="One ML pipeline, five orchestrators, measured: latency, retry behaviour and lineage capture.",
-    epilog="Exit codes: 0 done · 1 something failed · 2 bad input · 130 interrupted (the same command goes on).",
+    epilog="Exit codes: 0 done · 1 something failed · 2 bad input · 4 done, but not with all that is stored · "
+    "130 interrupted (the same command goes on).",
 )
 app.add_typer(cluster_cli.app, name="cluster")
 app.add_typer(results_cli.app, name="results")
@@ -242,30 +243,39 @@ def report(
         Path | None, typer.Option(help="Also renew the table between the marks of this file.")
     ] = None,
 ) -> None:
-    """Rebuild the comparison (Markdown, a page, JSON) from stored raw results alone; the same bytes each time."""
+    """Rebuild the comparison (Markdown, a page, JSON) from stored raw results alone; the same bytes each time.
+
+    Rows that cannot be trusted are left out, and named at the report's top and on stderr. Results are only read.
+
+    Exit codes: 0 written, 1 not written, 2 bad input, 4 written without all that is stored.
+    """
     folder = results or default_folder()
     with no_collection():
-        written = _rebuild(folder, out or folder.parent / "report", readme)
-    for path in written:
-        typer.echo(path)
+        _rebuild(folder, out or folder.parent / "report", readme)
 
 
-def _rebuild(folder: Path, out: Path, readme: Path | None) -> list[Path]:
-    """What was written. The records are gone when it returns: a search for garbage need not look at them."""
+def _rebuild(folder: Path, out: Path, readme: Path | None) -> None:
+    """The records are gone when it returns: a search for garbage need not look at them."""
     from bench import capabilities, harness, headline
     from bench.records import Outline
-    from bench.report import build
+    from bench.report import RAW, build
 
-    store = Store(folder, read_as=Outline)
-    records = store.records()
-    if not records:
-        raise BenchError(f"there are no results in {folder}", "bench run --orchestrator argo")
+    reading = results_cli.opened(folder, Outline)
+    if reading.left_out and (out / RAW).resolve() == reading.path.resolve():
+        raise BenchError(
+            f"the report's raw rows would take the place of {reading.path}, and {reading.left_out} lines be lost",
+            "give another folder: bench report --out DIR",
+            "the file as it is",
+        )
     verdicts = capabilities.load(folder) or capabilities.load(PUBLISHED)
-    written = build(records, out, store.lines, harness.load(folder), verdicts)
+    own = harness.load(folder)
+    written = build(reading.records, out, reading.lines, own, verdicts, reading.losses)
     if readme:
-        headline.write(readme, records, folder)
+        headline.write(readme, reading.records, folder)
         written.append(readme)
-    return written
+    for path in written:
+        typer.echo(path)
+    results_cli.end(reading)
 
 
 @app.command(epilog="Examples: bench compare old/results .bench/results · bench compare A B --json")
@@ -279,7 +289,7 @@ def compare(
 
     Refuses sets that were measured in different environments, naming what differs.
 
-    Exit codes: 0 compared, 1 the sets cannot be compared, 2 bad input.
+    Exit codes: 0 compared, 1 the sets cannot be compared, 2 bad input, 4 compared without all that is stored.
     """
     from bench import compare as comparing
     from bench import drawing
@@ -288,19 +298,18 @@ def compare(
     for folder in (first, second):
         if not folder.is_dir():
             raise BadInput(f"there is no folder {folder}", "bench compare DIR DIR")
-        if not (records := Store(folder).records()):
-            raise BenchError(f"there are no results in {folder}", f"bench run --results {folder}")
-        sets.append(records)
-    found = comparing.compare(sets[0], sets[1], force)
+        sets.append(results_cli.opened(folder))
+    found = comparing.compare(sets[0].records, sets[1].records, force)
     if as_json:
         rows = [
             {**asdict(each), "effect": each.found.size, "verdict": each.verdict} for each in found.compared
         ]
         only = {"only_first": found.only_first, "only_second": found.only_second}
         typer.echo(json.dumps({"compared": rows, **only}, indent=1))
-        return
-    width = None if sys.stdout.isatty() else drawing.PLAIN_WIDTH
-    Console(highlight=False, width=width).print(drawing.comparison(found))
+    else:
+        width = None if sys.stdout.isatty() else drawing.PLAIN_WIDTH
+        Console(highlight=False, width=width).print(drawing.comparison(found))
+    results_cli.end(*sets)
 
 
 @app.command()

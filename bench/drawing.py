@@ -488,8 +488,9 @@ def breakdown_table(records: Sequence[RunRecord]) -> RenderableType:
 
 def _one_breakdown(record: RunRecord) -> RenderableType:
     found = record.breakdown
+    errors = [Text(f"error of the record: {error}", style="bold red") for error in record.clock_errors]
     if found is None:
-        return Text("no breakdown is stored for this run")
+        return Group(Text("no breakdown is stored for this run"), *errors)
     table = Table(title=f"{record.run_id}: where {seconds(found.makespan)} went")
     table.add_column("part")
     table.add_column("step")
@@ -513,5 +514,4 @@ def _one_breakdown(record: RunRecord) -> RenderableType:
         lines.append(
             Text(f"residual {found.residual:+.3f} s; resolution explains ±{found.residual_bound:.3f} s")
         )
-    lines += [Text(f"error of the record: {error}", style="bold red") for error in found.errors]
-    return Group(*lines)
+    return Group(*lines, *errors)

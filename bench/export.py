@@ -106,7 +106,7 @@ def _row(record: RunRecord) -> dict[str, Any]:
         "user_seconds": _blank(found.user if found else None),
         "handoff_median_seconds": _blank(handoff(record)),
         **{f"part_{name}_seconds": _blank(parts.get(name)) for name in PART_ORDER},
-        "breakdown_errors": "; ".join(found.errors) if found else "",
+        "breakdown_errors": "; ".join(record.clock_errors),
         "environment_sha256": record.environment.digest,
         "recorded_at": record.recorded_at,
         "sha256": record.sha256,

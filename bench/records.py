@@ -80,6 +80,10 @@ def _without(body: dict[str, Any], *names: str) -> dict[str, Any]:
     return {name: value for name, value in body.items() if value or name not in names}
 
 
+CLOCK_READS = 0.02
+"""Seconds between reading the wall clock and the monotonic clock, at both ends of a run together."""
+
+
 class ClientClock(Frozen):
     """The harness's own clock: wall nanoseconds since the epoch, and a monotonic makespan to check it by."""
 
@@ -89,6 +93,34 @@ class ClientClock(Frozen):
     last_non_terminal_ns: int
     first_terminal_ns: int
     makespan_monotonic_ns: int
+
+    @property
+    def backwards(self) -> tuple[str, ...]:
+        """What comes before its cause: such times measure nothing."""
+        steps = (
+            ("accepted", "submitted", self.accepted_ns - self.submit_ns),
+            ("seen to have ended", "accepted", self.first_terminal_ns - self.accepted_ns),
+            ("seen to have ended", "last seen at work", self.first_terminal_ns - self.last_non_terminal_ns),
+        )
+        found = [f"{what} {-gap / 1e9:.3f} s before it was {then}" for what, then, gap in steps if gap < 0]
+        if self.makespan_monotonic_ns < 0:
+            found.append(f"a makespan of {self.makespan_monotonic_ns / 1e9:.3f} s")
+        return tuple(found)
+
+    @property
+    def errors(self) -> tuple[str, ...]:
+        """`backwards`, or a wall clock and a monotonic clock that do not agree on the makespan: one was stepped.
+
+        The parts of a run add up to what the wall clock says.
+        """
+        wall, makespan = (self.first_terminal_ns - self.submit_ns) / 1e9, self.makespan_monotonic_ns / 1e9
+        if abs(wall - makespan) <= CLOCK_READS:
+            return self.backwards
+        return (
+            *self.backwards,
+            f"residual: the parts add up to {wall:.3f} s of a makespan of {makespan:.3f} s; "
+            f"resolution explains {CLOCK_READS:.3f} s",
+        )
 
 
 class PodClock(Frozen):
@@ -297,6 +329,22 @@ class RunRecord(Frozen):
     @model_serializer(mode="wrap")
     def _as_sealed(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return _without(inner(self), "strike", "lineage", "resources", "together")
+
+    @property
+    def backwards(self) -> tuple[str, ...]:
+        """Where the harness's own times go backwards: such a record is no sample."""
+        own = self.client.backwards if self.client else ()
+        others = (f"{one.run_id}: {text}" for one in self.together for text in one.client.backwards)
+        return (*own, *others) if self.together else own
+
+    @property
+    def clock_errors(self) -> tuple[str, ...]:
+        """What its clocks contradict each other in: as its breakdown found, and as its times say themselves."""
+        own = self.client.errors if self.client else ()
+        stored = self.breakdown.errors if self.breakdown else ()
+        if not own and not self.together:
+            return stored
+        return tuple(dict.fromkeys((*own, *self.backwards, *stored)))
 
     def sealed(self) -> "RunRecord":
         """The same record with its content hash filled in."""

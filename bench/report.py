@@ -41,6 +41,7 @@ from bench.cells import (
     floor_of,
     handoff,
     handoff_bounds,
+    is_measured,
     makespan,
     overhead,
     ratio_to_floor,
@@ -63,6 +64,7 @@ from bench.statistics import (
     p_by,
     proportion,
 )
+from bench.store import Problem
 
 SCHEMA_VERSION = 1
 ORCHESTRATORS = ("argo", "kfp", "airflow", "prefect", "dagster")
@@ -156,18 +158,20 @@ def build(
     lines: Callable[[Sequence[RunRecord]], Iterable[bytes]] | None = None,
     own: Mapping[str, Any] | None = None,
     verdicts: Sequence[Conformance] = (),
+    problems: Sequence[Problem] = (),
 ) -> list[Path]:
     """Write the report (`report.md`, `.html`, `.json`), `runs.jsonl` (raw rows, by cell) and pictures; their paths.
 
     `lines` gives the raw rows of records that are `Outline`s; otherwise they are made from the records.
-    `own` is what is stored of the harness's own cost, `verdicts` what the conformance suite found.
+    `own` is what is stored of the harness's own cost, `verdicts` what the conformance suite found, `problems` what
+    cost the stored results a row or a sample.
 
     Raises:
         BenchError: if a file cannot be written.
     """
     found = cells(records)
     ordered = [record for cell in found for record in cell.records]
-    content = _contents(found, own, verdicts)
+    content = _contents(found, own, verdicts, problems)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bench"),
         undefined=jinja2.StrictUndefined,
@@ -216,6 +220,7 @@ def _contents(
     everything: Sequence[Cell],
     own: Mapping[str, Any] | None = None,
     verdicts: Sequence[Conformance] = (),
+    problems: Sequence[Problem] = (),
 ) -> dict[str, Any]:
     records = [record for cell in everything for record in cell.records]
     lines = _raw_lines(everything)
@@ -228,6 +233,8 @@ def _contents(
     return {
         "schema_version": SCHEMA_VERSION,
         "runs": len(records),
+        "ended": _ended(everything),
+        "problems": [{**asdict(problem), "outcome": problem.outcome} for problem in problems],
         "period": _period(records),
         "level": LEVEL,
         "p95_from": P95_FROM,
@@ -279,18 +286,40 @@ def _contents(
         "failures": _list([c for c in everything if not c.key.fault], lambda cell: cell.failed),
         "voids": _list(everything, lambda cell: cell.void),
         "unsupported": _list(everything, lambda cell: cell.unsupported),
-        "contradictions": [
-            {
-                "run_id": record.run_id,
-                "scenario": record.scenario.key,
-                "errors": list(record.breakdown.errors),
-            }
-            for cell in found
-            for record in cell.flawed
-            if record.breakdown is not None
-        ],
+        "contradictions": _contradictions(everything),
         "outliers": [entry for cell in found for entry in _outliers(cell)],
     }
+
+
+def _ended(found: Sequence[Cell]) -> dict[str, int]:
+    """What became of the stored runs: each is counted once."""
+    kinds = ("compared", "apart", "recovered", "lost", "unsupported", "void", "backwards", "failed")
+    ended = dict.fromkeys(kinds, 0)
+    for cell in found:
+        ran = [record for record in cell.records if record.status not in ("void", "unsupported")]
+        ended["void"] += len(cell.void)
+        ended["unsupported"] += len(cell.unsupported)
+        if cell.key.fault:
+            back = sum(bool(record.backwards) for record in ran)
+            recovered = sum(after.recovered for r in ran if (after := aftermath.aftermath(r)) is not None)
+            ended["recovered"] += recovered
+            ended["lost"] += len(ran) - recovered - back
+        else:
+            back = len(ran) - len(cell.measured) - len(cell.failed)
+            ended["compared" if cell.key.undisturbed else "apart"] += len(cell.measured)
+            ended["failed"] += len(cell.failed)
+        ended["backwards"] += back
+    return ended
+
+
+def _contradictions(found: Sequence[Cell]) -> list[dict[str, Any]]:
+    """Runs whose clocks contradict each other, samples or not; what a failed run did not reach is no contradiction."""
+    return [
+        {"run_id": record.run_id, "scenario": record.scenario.key, "errors": list(errors), "measured": sample}
+        for cell in found
+        for record in cell.records
+        if (errors := record.clock_errors if (sample := is_measured(record)) else record.backwards)
+    ]
 
 
 def _tables(groups: Sequence[Group], lines: dict[str, tuple[int, int]]) -> list[dict[str, Any]]:

@@ -14,12 +14,15 @@ from rich.table import Table
 from adapters.base import BenchError
 from bench import drawing, schema
 from bench.cells import is_measured, makespan, overhead
-from bench.errors import EXIT_FAILED, BadInput
+from bench.errors import EXIT_FAILED, EXIT_LOSSES, BadInput
 from bench.export import FORMATS, as_csv, as_jsonl, as_parquet, as_pytest_benchmark
 from bench.records import RunRecord
-from bench.store import FILE, Store, by_run_id, default_folder, verify
+from bench.store import FILE, Reading, by_run_id, default_folder, verify
 
 app = typer.Typer(help="What is stored: list, show, verify, export.", no_args_is_help=True)
+
+MOST_TOLD = 20
+"""Problems of a file that stand on stderr one by one."""
 
 Results = Annotated[
     Path | None,
@@ -40,17 +43,19 @@ def list_runs(
 ) -> None:
     """List the stored runs, oldest first.
 
-    Exit codes: 0 done, 1 the store is damaged or empty, 2 bad input.
+    Exit codes: 0 done, 1 nothing is stored, 2 bad input, 4 done without the rows named on stderr.
     """
     folder = _folder(results)
+    reading = opened(folder)
     found = [
         record
-        for record in _open(folder)
+        for record in reading.records
         if orchestrator in (None, record.scenario.orchestrator) and status in (None, record.status)
     ]
     if as_json:
         for record in found:
             print(json.dumps(_line(record), sort_keys=True, ensure_ascii=False))
+        end(reading)
         return
     table = Table(box=None, pad_edge=False)
     for name in ("run", "scenario", "#", "status", "makespan", "overhead", "recorded"):
@@ -71,6 +76,7 @@ def list_runs(
         )
     _console().print(table)
     print(f"{len(found)} runs in {folder / FILE}", file=sys.stderr)
+    end(reading)
 
 
 @app.command(epilog="Example: bench results show b1f2-0-3-1")
@@ -81,9 +87,9 @@ def show(
 ) -> None:
     """Show one run: its timeline to scale, and where its time went.
 
-    Exit codes: 0 done, 1 the store is damaged or empty, 2 no such run.
+    Exit codes: 0 done, 1 nothing is stored, 2 no such run.
     """
-    record = by_run_id(_open(_folder(results)), run_id)
+    record = by_run_id(opened(_folder(results)).records, run_id)
     if as_json:
         print(json.dumps(record.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False))
         return
@@ -99,7 +105,7 @@ def show(
 
 @app.command("verify", epilog="Example: bench results verify --results /mnt/old-results")
 def verify_store(results: Results = None) -> None:
-    """Check every stored byte against the records' content hashes.
+    """Check every stored byte against the records' content hashes, and each record against the others and itself.
 
     Exit codes: 0 all is as it was written, 1 it is not, 2 bad input.
     """
@@ -132,11 +138,12 @@ def export(
 ) -> None:
     """Write the stored runs in another format; the last is for `pytest-benchmark compare FILE`.
 
-    Exit codes: 0 done, 1 the store is damaged or empty, 2 bad input.
+    Exit codes: 0 done, 1 nothing is stored, 2 bad input, 4 done without the rows named on stderr.
     """
     if form not in FORMATS:
         raise BadInput(f"unknown format {form!r}", f"one of: {', '.join(FORMATS)}")
-    records = _of_plans(_open(_folder(results)), plan or [])
+    reading = opened(_folder(results))
+    records = _of_plans(reading.records, plan or [])
     forms: dict[str, Callable[[Sequence[RunRecord]], str | bytes]] = {
         "jsonl": as_jsonl,
         "csv": as_csv,
@@ -149,12 +156,15 @@ def export(
         raise BadInput("Parquet is not for a terminal", "give --out FILE")
     if out is None:
         sys.stdout.buffer.write(content)
+        sys.stdout.flush()
+        end(reading)
         return
     try:
         out.write_bytes(content)
     except OSError as error:
         raise BadInput(f"cannot write {out}: {error.strerror or error}", "give another --out FILE") from error
     print(f"{len(records)} records written to {out}", file=sys.stderr)
+    end(reading)
 
 
 @app.command("schema", epilog="Example: bench results schema > run-record.schema.json")
@@ -173,14 +183,36 @@ def _folder(results: Path | None) -> Path:
     return folder
 
 
-def _open(folder: Path) -> list[RunRecord]:
-    store = Store(folder)
-    for notice in store.notices:
-        print(f"note: {notice}", file=sys.stderr)
-    records = store.records()
-    if not records:
-        raise BenchError(f"no runs are stored in {folder}", "to store one: bench run --orchestrator noop")
-    return records
+def opened(folder: Path, model: type[RunRecord] = RunRecord) -> Reading:
+    """What is stored in `folder`, read without a change to it; what is wrong with it is said on stderr.
+
+    Raises `BenchError` where no run is left.
+    """
+    reading = Reading(folder, model)
+    for problem in reading.problems[:MOST_TOLD]:
+        print(f"warning: {reading.path}, {problem}; {problem.outcome}", file=sys.stderr)
+    if (more := len(reading.problems) - MOST_TOLD) > 0:
+        print(f"warning: and {more} more: bench results verify --results {folder}", file=sys.stderr)
+    if reading.records:
+        return reading
+    if reading.left_out:
+        raise BenchError(
+            f"none of the {reading.left_out} lines of {reading.path} can be used",
+            f"to see why: bench results verify --results {folder}",
+            "the file as it is",
+        )
+    raise BenchError(
+        f"no runs are stored in {folder}", f"to store one: bench run --orchestrator noop --results {folder}"
+    )
+
+
+def end(*readings: Reading) -> None:
+    """Leave with an exit code of its own where what is stored is not all in what was done."""
+    if lost := sum(len(reading.losses) for reading in readings):
+        print(
+            f"warning: done, but not with all that is stored: {lost} lines are named above", file=sys.stderr
+        )
+        raise typer.Exit(EXIT_LOSSES)
 
 
 def _of_plans(records: list[RunRecord], plans: Sequence[str]) -> list[RunRecord]:

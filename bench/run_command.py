@@ -423,8 +423,8 @@ def line(record: RunRecord, done: int, total: int) -> str:
         parts.append("cold")
     if record.reason:
         parts.append(record.reason)
-    if record.breakdown is not None and record.breakdown.errors:
-        parts.append("clock errors: " + "; ".join(record.breakdown.errors))
+    if record.clock_errors:
+        parts.append("clock errors: " + "; ".join(record.clock_errors))
     return " · ".join(parts)
 
 

@@ -35,10 +35,17 @@ class Problem:
     line: int
     run_id: str
     message: str
+    costs: Literal["row", "sample", ""] = "row"
+    """What is lost by it: the row is left out, the run is no sample, or nothing."""
 
     def __str__(self) -> str:
         name = f" ({self.run_id})" if self.run_id else ""
         return f"line {self.line}{name}: {self.message}"
+
+    @property
+    def outcome(self) -> str:
+        """What comes of it, in words."""
+        return {"row": "left out", "sample": "no sample", "": "counts all the same"}[self.costs]
 
 
 def default_folder() -> Path:
@@ -69,30 +76,29 @@ def _taken(handle: int) -> bool:
 
 
 class Store:
-    """The records in `folder`.
+    """The records in `folder`, and more to come.
 
-    A record that `append` returned is on disk. Opening puts a last line torn by a crash aside, in
-    `runs.torn-<n>.jsonl`, and says so in `notices`; any other damage is an error and nothing is changed.
-
-    With `read_as` every line is read at once as that kind of record: less work than to open first and read then.
+    A record that `append` returned is on disk. Opening changes nothing. What a crash left of a last line is passed
+    over; `locked` and `append` put it aside, in `runs.torn-<n>.jsonl`, and say so in `notices`. Any other damage is
+    an error.
 
     Raises:
         BenchError: if a line is damaged, or the folder cannot be read.
     """
 
-    def __init__(self, folder: Path, read_as: type[RunRecord] | None = None) -> None:
-        self._read_as = read_as
+    def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.path = folder / FILE
         self.notices: list[str] = []
         self._forget()
-        with _explained(self.path, "nothing was changed"), self._open() as handle:
+        with _explained(self.path, "nothing was changed"), _opened(self.path) as handle:
             if handle is not None:
-                self._catch_up(handle)
+                self._look(handle)
 
     def _forget(self) -> None:
         self._inode = -1
         self._offset = 0
+        self._unended = False
         self._spans: list[tuple[int, int]] = []
         self._parsed: list[RunRecord] = []
         self._run_ids: set[str] = set()
@@ -122,7 +128,11 @@ class Store:
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
             try:
-                yield cls(folder)
+                store = cls(folder)
+                if store.path.exists():
+                    with _explained(store.path, "nothing was changed"), store._writable() as file:
+                        store._mend(file)
+                yield store
             finally:
                 os.ftruncate(handle, 0)
         finally:
@@ -137,12 +147,11 @@ class Store:
         """
         sealed, line = _line(record)
         try:
-            with self._open(create=True) as handle:
-                assert handle is not None
-                self._catch_up(handle)
+            with self._writable() as handle:
+                self._mend(handle)
                 self._refuse_duplicates(sealed)
                 self._write(handle, line)
-                self._index(sealed, len(line))
+                self._index(sealed, len(line) - 1, len(line))
         except OSError as error:
             full = error.errno in (errno.ENOSPC, errno.EDQUOT)
             raise BenchError(
@@ -167,28 +176,10 @@ class Store:
                 with no_collection():
                     for start, end in unread:
                         line, number = _read(handle, start, end), len(self._parsed) + 1
-                        self._parsed.append(_parse(self._read_as or RunRecord, self.path, line, number))
+                        self._parsed.append(_parse(RunRecord, self.path, line, number))
             finally:
                 os.close(handle)
         return list(self._parsed)
-
-    def lines(self, records: Sequence[RunRecord]) -> Iterator[bytes]:
-        """The line of each of its records, newline included, in the order given.
-
-        As stored where its bytes are those that were sealed; otherwise the record's canonical JSON.
-        """
-        numbers = {(record.run_id, record.sha256): at for at, record in enumerate(self.records())}
-        with _explained(self.path, "the file as it is"):
-            handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            for record in records:
-                at = numbers[record.run_id, record.sha256]
-                line = _read(handle, *self._spans[at])
-                if not _is_sealed(line, record.sha256):
-                    line = _canonical(_parse(RunRecord, self.path, line, at + 1).model_dump(mode="json"))
-                yield line + b"\n"
-        finally:
-            os.close(handle)
 
     def done(self, plan_id: str) -> set[tuple[str, int]]:
         """(scenario key, index) of the plan's samples that need no further run: all but void ones."""
@@ -203,22 +194,11 @@ class Store:
         return verify(self.folder)
 
     @contextlib.contextmanager
-    def _open(self, create: bool = False) -> Iterator[int | None]:
-        """The file under its lock: no reader takes a line for torn that is still being written."""
-        created = False
-        if create:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            created = not self.path.exists()
-        try:
-            flags = os.O_APPEND | os.O_CLOEXEC | (os.O_CREAT if create else 0)
-            handle = os.open(self.path, os.O_RDWR | flags, 0o644)
-        except FileNotFoundError:
-            yield None
-            return
-        except OSError as error:
-            if create or error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS):
-                raise
-            handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+    def _writable(self) -> Iterator[int]:
+        """The file, made where there is none, for one writer alone."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        created = not self.path.exists()
+        handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             if created:
@@ -227,68 +207,66 @@ class Store:
         finally:
             os.close(handle)
 
-    def _catch_up(self, handle: int) -> None:
-        """Read what was added since the last look; put a torn last line aside."""
+    def _look(self, handle: int) -> bytes:
+        """Take note of what was added since the last look; what a crash left of a last line is returned."""
         status = os.fstat(handle)
-        if status.st_ino != self._inode or status.st_size < self._offset:
+        if status.st_ino != self._inode or status.st_size < self._offset or self._unended:
             self._forget()
             self._inode = status.st_ino
-        if status.st_size == self._offset:
-            return
         with no_collection():
-            tail = self._take(handle, status.st_size)
-        if tail:
-            self._set_aside(handle, tail)
+            return self._take(handle, status.st_size)
 
     def _take(self, handle: int, end: int) -> bytes:
-        """Take note of every whole line up to `end`; what is left at the end, torn, is returned."""
-        last: bytes | None = None
-        rest = b""
-        for start in range(self._offset, end, BLOCK):
-            *lines, rest = (rest + _read(handle, start, min(start + BLOCK, end))).split(b"\n")
-            for line in lines:
-                if last is not None:
-                    self._note(last)
-                last = line
-        if last is not None and not rest and not _is_json(last):
-            return last + b"\n"
-        if last is not None:
-            self._note(last)
-        return rest
+        """As `_look`, up to `end`."""
+        last: tuple[bytes, bool] | None = None
+        for found in _lines(handle, self._offset, end):
+            if last is not None:
+                self._note(*last)
+            last = found
+        if last is None:
+            return b""
+        line, ended = last
+        if not _is_object(line):
+            return line + b"\n" * ended
+        self._note(line, ended)
+        self._unended = not ended
+        return b""
 
-    def _note(self, line: bytes) -> None:
-        number = len(self._spans) + 1
-        if self._read_as is None or len(self._parsed) < len(
-            self._spans
-        ):  # what was appended here is read later
-            self._index(_parse(_Head, self.path, line, number), len(line) + 1)
-        else:
-            self._parsed.append(_parse(self._read_as, self.path, line, number))
-            self._index(self._parsed[-1], len(line) + 1)
+    def _note(self, line: bytes, ended: bool) -> None:
+        head = _parse(_Head, self.path, line, len(self._spans) + 1)
+        self._index(head, len(line), len(line) + ended)
+
+    def _mend(self, handle: int) -> None:
+        """As `_look`, and make the file ready for one more line."""
+        if tail := self._look(handle):
+            self._set_aside(handle, tail)
+        elif self._unended:
+            os.write(handle, b"\n")
+            os.fsync(handle)
+            self._offset, self._unended = self._offset + 1, False
+            self.notices.append(f"the last line of {self.path} had no newline; it has one now")
 
     def _set_aside(self, handle: int, tail: bytes) -> None:
         number = 1
         while (aside := self.folder / f"runs.torn-{number}.jsonl").exists():
             number += 1
-        what = f"the last line of {self.path} was torn by a crash ({len(tail)} bytes)"
-        try:
-            with aside.open("xb") as file:
-                file.write(tail)
-                file.flush()
-                os.fsync(file.fileno())
-            _sync_folder(self.folder)
-            os.ftruncate(handle, self._offset)
-            os.fsync(handle)
-        except OSError as error:
-            self.notices.append(f"{what}; it is ignored, since it cannot be moved: {error.strerror or error}")
-            return
-        self.notices.append(f"{what}; moved to {aside}; that run was not acknowledged and is repeated")
+        with aside.open("xb") as file:
+            file.write(tail)
+            file.flush()
+            os.fsync(file.fileno())
+        _sync_folder(self.folder)
+        os.ftruncate(handle, self._offset)
+        os.fsync(handle)
+        self.notices.append(
+            f"the last line of {self.path} was torn by a crash ({len(tail)} bytes); moved to {aside}; that run was "
+            "not acknowledged and is repeated"
+        )
 
-    def _index(self, record: "RunRecord | _Head", length: int) -> None:
-        """Take note of a record whose line, newline included, is `length` bytes long and comes next."""
-        key = (record.sample.plan_id, record.sample.scenario, record.sample.index)
-        self._spans.append((self._offset, self._offset + length - 1))
-        self._offset += length
+    def _index(self, record: "RunRecord | _Head", length: int, taken: int) -> None:
+        """Take note of a record whose line comes next: `length` bytes, `taken` with its newline."""
+        key = _answer(record)
+        self._spans.append((self._offset, self._offset + length))
+        self._offset += taken
         self._run_ids.add(record.run_id)
         self._tries[key] += 1
         if record.status != "void":
@@ -320,59 +298,134 @@ class Store:
             raise
 
 
+class Reading:
+    """What the file in `folder` has, read and checked; nothing is changed.
+
+    `records` are its rows in the file's order, read as `model`. Left out are lines that are no whole record of this
+    version, rows whose content is not what their sha256 was taken over, and those that repeat the run or the sample
+    of an earlier line; `problems` names each, also in the file's order.
+
+    Raises:
+        BenchError: if the file cannot be read.
+    """
+
+    def __init__(self, folder: Path, model: type[RunRecord] = RunRecord) -> None:
+        self.path = folder / FILE
+        self.records: list[RunRecord] = []
+        self.problems: list[Problem] = []
+        self._spans: dict[str, tuple[int, int]] = {}
+        self._reworded: set[str] = set()
+        self._runs: dict[str, int] = {}
+        self._answered: dict[tuple[str, str, int], int] = {}
+        with _explained(self.path, "nothing was changed"), _opened(self.path) as handle, no_collection():
+            if handle is None:
+                return
+            at = 0
+            for number, (line, ended) in enumerate(_lines(handle, 0, os.fstat(handle).st_size), 1):
+                self._row(model, number, line, ended, at)
+                at += len(line) + ended
+
+    @property
+    def losses(self) -> list[Problem]:
+        """The problems that cost a row or a sample."""
+        return [problem for problem in self.problems if problem.costs]
+
+    @property
+    def left_out(self) -> int:
+        """How many lines of the file are not among the records."""
+        return sum(problem.costs == "row" for problem in self.problems)
+
+    def lines(self, records: Sequence[RunRecord]) -> Iterator[bytes]:
+        """The line of each of its records, newline included, in the order given.
+
+        As stored where its bytes are those that were sealed; otherwise the record's canonical JSON.
+        """
+        with _explained(self.path, "the file as it is"):
+            handle = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            for record in records:
+                line = _read(handle, *self._spans[record.run_id])
+                if record.run_id in self._reworded:
+                    line = _canonical(json.loads(line))
+                yield line + b"\n"
+        finally:
+            os.close(handle)
+
+    def _row(self, model: type[RunRecord], number: int, line: bytes, ended: bool, at: int) -> None:
+        """Take in one line of the file, which begins at byte `at`."""
+        try:
+            record = model.model_validate_json(line)
+        except ValidationError as error:
+            run_id, why = _unread(line, ended, error)
+            self.problems.append(Problem(number, run_id, why))
+            return
+        reworded = not _is_sealed(line, record.sha256)
+        if why := self._refused(record, line, reworded):
+            self.problems.append(Problem(number, record.run_id, why))
+            return
+        self._runs[record.run_id] = number
+        if record.status != "void":
+            self._answered[_answer(record)] = number
+        self._spans[record.run_id] = (at, at + len(line))
+        self.records.append(record)
+        if reworded:
+            self._reworded.add(record.run_id)
+            self.problems.append(Problem(number, record.run_id, "its bytes are not as they were written", ""))
+        if not ended:
+            self.problems.append(Problem(number, record.run_id, "no newline at its end", ""))
+        if backwards := record.backwards:
+            why = "clocks go backwards: " + "; ".join(backwards)
+            self.problems.append(Problem(number, record.run_id, why, "sample"))
+
+    def _refused(self, record: RunRecord, line: bytes, reworded: bool) -> str:
+        """Why a record is left out; empty where it is not."""
+        if reworded and _digest(json.loads(line)) != record.sha256:
+            return CHANGED
+        if record.run_id in self._runs:
+            return f"same run id as line {self._runs[record.run_id]}"
+        if record.status != "void" and (key := _answer(record)) in self._answered:
+            return f"same sample as line {self._answered[key]}"
+        return ""
+
+
+CHANGED = "its sha256 is not that of its content: it was changed after it was stored"
+
+
 def verify(folder: Path) -> list[Problem]:
-    """What is wrong with the stored lines, read as bytes: works on files too damaged to open.
+    """What is wrong with the stored lines: works on files too damaged to open.
 
     A line is right if it is the canonical JSON of an object whose `sha256` is that of its other fields, so
-    any changed byte shows; and if it is a valid record whose run id and sample are not there twice.
+    any changed byte shows; and if it is a valid record whose run id and sample are not there twice, and whose times
+    do not go backwards.
     """
-    path = folder / FILE
-    with _explained(path, "nothing was changed"):
-        if not path.exists():
-            return []
-        with path.open("rb") as file:
-            fcntl.flock(file.fileno(), fcntl.LOCK_SH)
-            data = file.read()
-    problems: list[Problem] = []
-    runs: dict[str, int] = {}
-    answered: dict[tuple[str, str, int], int] = {}
-    *lines, tail = data.split(b"\n")
-    for number, line in enumerate(lines, 1):
-        found = _check(line)
-        if isinstance(found, tuple):
-            problems.append(Problem(number, *found))
-            continue
-        key = (found.sample.plan_id, found.sample.scenario, found.sample.index)
-        if found.run_id in runs:
-            problems.append(Problem(number, found.run_id, f"same run id as line {runs[found.run_id]}"))
-        runs.setdefault(found.run_id, number)
-        if found.status != "void":
-            if key in answered:
-                problems.append(Problem(number, found.run_id, f"same sample as line {answered[key]}"))
-            answered.setdefault(key, number)
-    if tail:
-        problems.append(Problem(len(lines) + 1, "", "torn: no newline at its end"))
-    return problems
+    return Reading(folder).problems
 
 
-def _check(line: bytes) -> tuple[str, str] | RunRecord:
-    """The record on the line, or (run id, what is wrong)."""
+def _unread(line: bytes, ended: bool, error: ValidationError) -> tuple[str, str]:
+    """The run id, where there is one, of a line that is no record, and why it is none."""
     try:
         body = json.loads(line)
-    except ValueError as error:
-        return "", f"not JSON: {error}"
+    except ValueError as why:
+        return "", f"not JSON: {why}" if ended else "torn: it ends within a record"
     if not isinstance(body, dict):
         return "", "not a JSON object"
-    run_id = str(body.get("run_id", ""))
-    stored = body.pop("sha256", "")
-    if hashlib.sha256(_canonical(body)).hexdigest() != stored:
-        return run_id, "its sha256 is not that of its content: it was changed after it was stored"
-    if _canonical({**body, "sha256": stored}) != line:
-        return run_id, "its bytes are not as they were written"
+    sealed = _digest(body) == body.get("sha256")
+    why = f"not a record of this version: {_first(error)}" if sealed else CHANGED
+    return str(body.get("run_id", "")), why
+
+
+def _digest(body: dict[str, Any]) -> str | None:
+    """sha256 of an object's fields but `sha256` itself; None where a value is none that the store writes."""
     try:
-        return RunRecord.model_validate_json(line)
-    except ValidationError as error:
-        return run_id, f"not a record of this version: {_first(error)}"
+        content = _canonical({name: value for name, value in body.items() if name != "sha256"})
+    except ValueError:
+        return None
+    return hashlib.sha256(content).hexdigest()
+
+
+def _answer(record: "RunRecord | _Head") -> tuple[str, str, int]:
+    """Which planned measurement the record answers."""
+    return record.sample.plan_id, record.sample.scenario, record.sample.index
 
 
 def _canonical(body: dict[str, Any]) -> bytes:
@@ -381,10 +434,15 @@ def _canonical(body: dict[str, Any]) -> bytes:
 
 def _is_sealed(line: bytes, sha256: str) -> bool:
     """Whether this is, but for the seal itself, the text that the seal was taken over: so it is canonical JSON."""
-    before, _, after = line.partition(b'"sha256":"%s",' % sha256.encode())
+    before, _, after = line.partition(_SEAL % sha256.encode())
     found = hashlib.sha256(before)
+    found.update(b'"schema_version":1,"status":')
     found.update(after)
     return found.hexdigest() == sha256
+
+
+_SEAL = b'"schema_version":1,"sha256":"%s","status":'
+"""Where the seal stands in canonical JSON: between its neighbours in the alphabet."""
 
 
 def _line(record: RunRecord) -> tuple[RunRecord, bytes]:
@@ -446,12 +504,38 @@ def _first(error: ValidationError) -> str:
     return f"{where}: {first['msg']}" if where else first["msg"]
 
 
-def _is_json(line: bytes) -> bool:
+def _is_object(line: bytes) -> bool:
+    """Whether the line is whole: no beginning of a JSON object is one itself."""
     try:
-        json.loads(line)
+        return isinstance(json.loads(line), dict)
     except ValueError:
         return False
-    return True
+
+
+def _lines(handle: int, start: int, end: int) -> Iterator[tuple[bytes, bool]]:
+    """Each line between the two offsets, and whether it has its newline, which the last may lack."""
+    rest = b""
+    for at in range(start, end, BLOCK):
+        *lines, rest = (rest + _read(handle, at, min(at + BLOCK, end))).split(b"\n")
+        for line in lines:
+            yield line, True
+    if rest:
+        yield rest, False
+
+
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[int | None]:
+    """The file to read, None where there is none: no line is taken for torn that is still being written."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield None
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _read(handle: int, start: int, end: int) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 from adapters.base import BenchError
 from bench import harness, headline, report
 from bench.records import Outline
-from bench.store import Store
+from bench.store import Reading, Store
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
@@ -29,8 +29,8 @@ def test_the_stored_report_is_rebuilt_byte_for_byte(tmp_path: Path) -> None:
     own = harness.load(RESULTS)
     for path in report.build(store.records(), tmp_path / "whole", own=own):
         assert filecmp.cmp(path, RESULTS / path.name, shallow=False), path.name
-    outlines = Store(RESULTS, read_as=Outline)
-    for path in report.build(outlines.records(), tmp_path / "outlines", outlines.lines, own):
+    outlines = Reading(RESULTS, Outline)
+    for path in report.build(outlines.records, tmp_path / "outlines", outlines.lines, own):
         assert filecmp.cmp(path, RESULTS / path.name, shallow=False), path.name
 
 

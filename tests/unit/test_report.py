@@ -17,10 +17,21 @@ from bench import harness, headline, published
 from bench.cells import makespan
 from bench.curves import LINE, TOP, _spread, ticks
 from bench.drawing import seconds
-from bench.records import Environment, Pressure, Resources, RunRecord, Sample, Usage, Verification, Window
+from bench.records import (
+    Companion,
+    Environment,
+    Pressure,
+    Resources,
+    RunRecord,
+    Sample,
+    Usage,
+    Verification,
+    Window,
+)
 from bench.report import build, contents
 from bench.statistics import median
 from tests.unit.made_records import MadeRun, made, scenario
+from tests.unit.test_faults import struck
 
 KNOB = "DEFAULT_REQUEUE_TIME=1s"
 
@@ -459,6 +470,63 @@ def test_a_run_that_ended_before_the_target_told_its_facts_is_in_its_scenarios_r
     assert row(table, "argo")["ratio"]["n"] == 3
 
 
+def test_what_became_of_the_stored_runs_adds_up(tmp_path: Path) -> None:
+    of = scenario("argo", "chain", 3)
+    late = made(of, 11)
+    assert late.client is not None
+    records = [
+        *study(3),
+        made(scenario("argo", "chain", 3, observer="off"), 0),
+        made(of, 7, status="failed", reason="exit 137"),
+        made(of, 8, status="timeout", reason="deadline"),
+        made(of, 9, status="void", reason="pressure"),
+        made(of, 10, verification=Verification(ok=False, problems=("wrong",))),
+        late.model_copy(update={"client": late.client.model_copy(update={"makespan_monotonic_ns": -1})}),
+        made(scenario("kfp", "chain", 3), 0, status="unsupported", reason="no", client=None),
+        struck(number=0),
+        struck(recovers=False, number=1),
+        struck(recovers=False, number=2).model_copy(update={"status": "void"}),
+    ]
+    found = contents(records)
+    assert found["ended"] == {
+        "compared": 12, "apart": 1, "recovered": 1, "lost": 1, "unsupported": 1, "void": 2, "backwards": 1,
+        "failed": 3,
+    }  # fmt: skip
+    assert sum(found["ended"].values()) == found["runs"] == len(records)
+    text = written(records, tmp_path)
+    assert "13 succeeded, were verified, and are the samples below: 12 in the comparison" in text
+    assert "2 under an injected fault: 1 recovered, 1 did not" in text
+    assert (
+        "3 unprovoked failures and timeouts, 2 void, 1 unsupported, 1 with clocks that go backwards" in text
+    )
+    assert len(found["failures"]) == 3 and "1 run failed under an injected fault" in text
+
+
+def test_failures_under_a_fault_are_not_called_none(tmp_path: Path) -> None:
+    text = written([*study(2), struck(recovers=False)], tmp_path)
+    assert "Unprovoked: none.\n\n1 run failed under an injected fault: *When a step fails*." in text
+    assert "injected fault: *When" not in written(study(2), tmp_path / "none")
+
+
+def test_a_clock_that_goes_backwards_makes_no_sample_of_several_or_of_a_fault() -> None:
+    back = {"makespan_monotonic_ns": -1_000_000_000}
+    hit = struck()
+    assert hit.client is not None
+    hit = hit.model_copy(update={"client": hit.client.model_copy(update=back)})
+    several = made(scenario("argo", "chain", 3, concurrent=2), 1)
+    assert several.client is not None
+    clock = several.client.model_copy(update=back)
+    one = Companion(run_id="one", status="succeeded", client=clock, verification=Verification(ok=True))
+    several = several.model_copy(update={"together": (one,)})
+    found = contents([*study(2), hit, several])
+    assert found["ended"]["backwards"] == 2
+    assert found["retries"][0]["rows"][0]["n"] == 0
+    assert [entry["errors"] for entry in found["contradictions"]] == [
+        ["a makespan of -1.000 s"],
+        ["one: a makespan of -1.000 s"],
+    ]
+
+
 def test_contradictory_clocks_are_listed_and_count_for_the_makespan_only() -> None:
     run = MadeRun(scenario("argo", "chain", 3), seed=99)
     for event in run.ledger[2:4]:
@@ -519,7 +587,8 @@ def test_cold_runs_are_set_against_the_others() -> None:
 def test_p95_has_an_interval_in_the_report_only_from_72_runs(tmp_path: Path) -> None:
     of = scenario("pods", "chain", 1)
     assert "n=72)" in written([made(of, i) for i in range(72)], tmp_path / "many")
-    assert "n=71)" not in written([made(of, i) for i in range(71)], tmp_path / "few")
+    few = written([made(of, i) for i in range(71)], tmp_path / "few")
+    assert "n=71)" not in few and "only from n = 72:\nno row here has as many" in few
 
 
 def test_proxies_are_those_in_use() -> None:

@@ -1,20 +1,23 @@
 """The store keeps what it acknowledged, whatever happens to the process, the disk or the file."""
 
 import errno
+import hashlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.base import BenchError
-from bench.records import Outline, RunRecord
-from bench.store import Store, by_run_id, default_folder
-from tests.unit.made_records import made, scenario, small
+from bench.cells import is_measured
+from bench.records import Outline, RunRecord, canonical
+from bench.store import Reading, Store, by_run_id, default_folder, verify
+from tests.unit.made_records import EPOCH, SECOND, made, scenario, small
 
 
 @pytest.fixture
@@ -85,16 +88,22 @@ def test_a_kill_at_any_byte_loses_nothing_acknowledged(
     cut = data.draw(st.integers(0, len(three)))
     folder = tmp_path_factory.mktemp("cut")
     (folder / "runs.jsonl").write_bytes(three[:cut])
-    store = Store(folder)
-    whole = three[:cut].count(b"\n")
-    torn = three[:cut].rpartition(b"\n")[2]
-    assert [r.run_id for r in store.records()] == [f"run-{i}" for i in range(whole)]
-    aside = sorted(folder.glob("runs.torn-*.jsonl"))
-    assert [path.read_bytes() for path in aside] == ([torn] if torn else [])
-    assert len(store.notices) == bool(torn)
-    store.append(small("again", 99))
-    assert store.verify() == []
-    assert Store(folder).notices == []
+    whole, left = three[:cut].count(b"\n"), three[:cut].rpartition(b"\n")[2]
+    unended = left + b"\n" in three.splitlines(keepends=True)
+    torn = [left] if left and not unended else []
+    kept = [f"run-{i}" for i in range(whole + unended)]
+    for found in (Store(folder).records(), Reading(folder).records):
+        assert [r.run_id for r in found] == kept
+    assert [(p.line, p.costs) for p in verify(folder)] == [(whole + 1, "row" if torn else "")] * bool(left)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {"runs.jsonl": three[:cut]}
+    with Store.locked(folder) as store:
+        assert [r.run_id for r in store.records()] == kept
+        assert [path.read_bytes() for path in folder.glob("runs.torn-*.jsonl")] == torn
+        assert len(store.notices) == bool(left)
+        store.append(small("again", 99))
+        assert store.verify() == []
+    with Store.locked(folder) as store:
+        assert store.notices == []
 
 
 def test_torn_lines_are_kept_apart_from_each_other(tmp_path: Path) -> None:
@@ -102,7 +111,8 @@ def test_torn_lines_are_kept_apart_from_each_other(tmp_path: Path) -> None:
         store = filled(tmp_path, 1) if number == 1 else Store(tmp_path)
         with store.path.open("ab") as file:
             file.write(b"torn %d" % number)
-        Store(tmp_path)
+        with Store.locked(tmp_path):
+            pass
     assert (tmp_path / "runs.torn-1.jsonl").read_bytes() == b"torn 1"
     assert (tmp_path / "runs.torn-2.jsonl").read_bytes() == b"torn 2"
 
@@ -111,9 +121,9 @@ def test_a_last_line_that_is_not_json_is_torn_even_with_a_newline(tmp_path: Path
     store = filled(tmp_path, 2)
     with store.path.open("ab") as file:
         file.write(b"\0\0\0\0\n")
-    again = Store(tmp_path)
-    assert len(again.records()) == 2
-    assert "torn by a crash" in again.notices[0]
+    with Store.locked(tmp_path) as again:
+        assert len(again.records()) == 2
+        assert "torn by a crash" in again.notices[0]
     assert (tmp_path / "runs.torn-1.jsonl").read_bytes() == b"\0\0\0\0\n"
 
 
@@ -150,8 +160,6 @@ def test_verify_finds_any_changed_byte(
     data = bytearray(three)
     data[position % len(data)] ^= change
     (folder / "runs.jsonl").write_bytes(data)
-    from bench.store import verify
-
     assert verify(folder)
 
 
@@ -168,8 +176,7 @@ def test_verify_finds_doubled_samples_and_torn_tails(tmp_path: Path) -> None:
     found = [str(problem) for problem in store.verify()]
     assert found == [
         "line 2 (run-0): same run id as line 1",
-        "line 2 (run-0): same sample as line 1",
-        "line 3: torn: no newline at its end",
+        "line 3: torn: it ends within a record",
     ]
 
 
@@ -291,44 +298,123 @@ def test_ten_thousand_records_load(tmp_path: Path) -> None:
     assert len(Store(tmp_path).done("plan")) == 10_000
 
 
+def resealed(record: RunRecord, **fields: Any) -> bytes:
+    """The line of a record that somebody changed, with a seal that fits."""
+    return canonical(record.model_copy(update=fields).sealed().model_dump(mode="json")) + b"\n"
+
+
+def test_a_reading_leaves_out_what_cannot_be_trusted_and_names_it(tmp_path: Path) -> None:
+    store = filled(tmp_path, 2)
+    first, second = store.path.read_bytes().splitlines(keepends=True)
+    edited = second.replace(b'"run_id":"run-1"', b'"run_id":"run-2"')
+    other = json.dumps({**json.loads(first), "schema_version": 2}).encode() + b"\n"
+    doubled = resealed(small("run-3", 1))
+    void = resealed(small("run-4", 1, status="void"))
+    data = first + second + first + edited + other + b"[]\n{\n" + doubled + void + second[:40]
+    store.path.write_bytes(data)
+    reading = Reading(tmp_path)
+    assert [r.run_id for r in reading.records] == ["run-0", "run-1", "run-4"]
+    assert [str(problem) for problem in reading.problems] == [
+        "line 3 (run-0): same run id as line 1",
+        "line 4 (run-2): its sha256 is not that of its content: it was changed after it was stored",
+        "line 5 (run-0): its sha256 is not that of its content: it was changed after it was stored",
+        "line 6: not a JSON object",
+        "line 7: not JSON: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)",
+        "line 8 (run-3): same sample as line 2",
+        "line 10: torn: it ends within a record",
+    ]
+    assert (reading.left_out, reading.losses) == (7, reading.problems)
+    assert store.path.read_bytes() == data
+    assert [path.name for path in tmp_path.iterdir()] == ["runs.jsonl"]
+
+
+def test_a_sealed_row_of_another_version_is_named(tmp_path: Path) -> None:
+    store = filled(tmp_path, 1)
+    body = {**json.loads(store.path.read_bytes()), "schema_version": 2}
+    del body["sha256"]
+    body["sha256"] = hashlib.sha256(canonical(body)).hexdigest()
+    store.path.write_bytes(canonical(body) + b"\n")
+    (problem,) = Reading(tmp_path).problems
+    assert str(problem) == "line 1 (run-0): not a record of this version: schema_version: Input should be 1"
+
+
+def test_a_number_that_is_none_is_no_content_of_a_seal(tmp_path: Path) -> None:
+    store = filled(tmp_path, 1)
+    body = json.loads(store.path.read_bytes())
+    body["client"]["jitter_seconds"] = float("nan")
+    store.path.write_bytes(canonical({**body, "sha256": ""}) + b"\n")
+    assert [problem.costs for problem in Reading(tmp_path).problems] == ["row"]
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"makespan_monotonic_ns": -5 * SECOND}, "a makespan of -5.000 s"),
+        ({"first_terminal_ns": EPOCH - 5 * SECOND}, "seen to have ended 5."),
+        ({"accepted_ns": EPOCH - 5 * SECOND}, "accepted 5."),
+        ({"last_non_terminal_ns": EPOCH + 99 * SECOND}, "s before it was last seen at work"),
+    ],
+)
+def test_a_run_whose_clock_goes_backwards_is_read_and_is_no_sample(
+    tmp_path: Path, change: dict[str, int], says: str
+) -> None:
+    right = small("run-1")
+    assert right.client is not None and is_measured(right)
+    store = Store(tmp_path)
+    store.append(right.model_copy(update={"client": right.client.model_copy(update=change)}))
+    reading = Reading(tmp_path)
+    (record,) = reading.records
+    (problem,) = reading.problems
+    assert problem.costs == "sample" and says in problem.message
+    assert any(says in error for error in record.clock_errors) and not is_measured(record)
+    assert reading.left_out == 0 and store.verify() == reading.losses
+
+
+def test_a_reading_of_a_folder_without_results_is_empty(tmp_path: Path) -> None:
+    assert Reading(tmp_path / "none").records == []
+    assert not (tmp_path / "none").exists()
+
+
 def test_an_outline_is_the_record_without_what_steps_said_of_their_data(tmp_path: Path) -> None:
     full = Store(tmp_path).append(made())
-    torn = b"torn"
-    with (tmp_path / "runs.jsonl").open("ab") as file:
-        file.write(torn)
-    store = Store(tmp_path, read_as=Outline)
-    assert "torn by a crash" in store.notices[0]
-    (found,) = store.records()
+    (found,) = Reading(tmp_path, Outline).records
     assert all(row["data"] == {} for row in found.ledger)
     assert any(row["data"] for row in full.ledger)
     for row, whole in zip(found.ledger, full.ledger, strict=True):
         assert all(row[name] == whole[name] for name in row if name != "data")
     rest = found.model_dump(exclude={"ledger"})
     assert rest == full.model_dump(exclude={"ledger"})
-    store.append(small("run-2", 5))
-    assert [r.run_id for r in store.records()] == [full.run_id, "run-2"]
-    assert store.done("plan") == {(full.scenario.key, 0), (scenario("noop", "chain", 3).key, 5)}
-    assert b"".join(store.lines(store.records())) == store.path.read_bytes()
-    store.append(small("run-3", 6))
-    Store(tmp_path).append(small("run-4", 7))
-    store.append(small("run-5", 8))
-    assert [r.run_id for r in store.records()] == [full.run_id, "run-2", "run-3", "run-4", "run-5"]
+
+
+def test_records_added_by_others_and_to_an_unended_line_are_read(tmp_path: Path) -> None:
+    store, other = filled(tmp_path, 2), Store(tmp_path)
+    store.path.write_bytes(store.path.read_bytes()[:-1])
+    late = Store(tmp_path)
+    other.append(small("run-2", 2))
+    store.append(small("run-3", 3))
+    late.append(small("run-4", 4))
+    for each in (store, late, Store(tmp_path)):
+        assert [r.run_id for r in each.records()] == [f"run-{i}" for i in range(len(each.records()))]
+    assert len(late.records()) == 5 and store.verify() == []
+    assert ["no newline" in notice for notice in other.notices + late.notices] == [True]
 
 
 def test_lines_are_those_that_were_sealed_and_canonical_where_they_are_not(tmp_path: Path) -> None:
     store = filled(tmp_path, 3)
     lines = store.path.read_bytes().splitlines(keepends=True)
-    assert list(store.lines(store.records()[::-1])) == lines[::-1]
-    store.path.write_bytes(store.path.read_bytes().replace(b'"cold":', b'"cold": '))
-    again = Store(tmp_path, read_as=Outline)
-    assert b"".join(again.lines(again.records())) == b"".join(lines)
+    reading = Reading(tmp_path)
+    assert list(reading.lines(reading.records[::-1])) == lines[::-1]
+    store.path.write_bytes(store.path.read_bytes().replace(b'"cold":', b'"cold": ')[:-1])
+    again = Reading(tmp_path, Outline)
+    assert b"".join(again.lines(again.records)) == b"".join(lines)
+    assert again.losses == [] and len(again.problems) == 4
 
 
 def test_a_line_longer_than_a_block_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records = filled(tmp_path, 5).records()
     for size in (1, 7, 1000):
         monkeypatch.setattr("bench.store.BLOCK", size)
-        assert Store(tmp_path).records() == records
+        assert Store(tmp_path).records() == Reading(tmp_path).records == records
 
 
 def test_a_run_is_found_by_the_beginning_of_its_id() -> None:
