@@ -73,9 +73,8 @@ def environments(found: Sequence[Cell]) -> list[tuple[dict[str, str], list[Cell]
 
 
 def code_of(cell: Cell) -> str:
-    """The digest of the steps' code: of old rows it is only good to know, or not stored."""
-    environment = (cell.measured or cell.records)[0].environment
-    return cell.blocking.get("code") or environment.informational.get("code", "")
+    """The digest of the steps' code; old rows may not have it."""
+    return cell.blocking.get("code", "")
 
 
 def _last(cell: Cell) -> str:

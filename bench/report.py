@@ -550,7 +550,7 @@ def _share(cell: Cell) -> dict[str, Any] | None:
     both = [
         (whole, r.breakdown.user)
         for r in cell.measured
-        if (whole := makespan(r)) and r.breakdown is not None and not r.breakdown.errors
+        if (whole := makespan(r)) and r.breakdown is not None and not r.clock_errors
         if r.breakdown.user is not None
     ]
     if not both:

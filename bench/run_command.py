@@ -29,7 +29,7 @@ from adapters.locks import measuring
 from adapters.workloads import PIPELINE, WORKLOADS
 from bench import drawing, faults, pilot
 from bench import plan as planning
-from bench.cells import CONTROLS, FLOORS
+from bench.cells import CONTROLS, FLOORS, overhead
 from bench.errors import BadInput
 from bench.plan import Expectation, Plan
 from bench.records import RetryPolicy, RunRecord, Scenario, Trigger
@@ -415,8 +415,8 @@ def line(record: RunRecord, done: int, total: int) -> str:
     parts = [f"{done}/{total}", record.scenario.key, record.status]
     if record.breakdown is not None:
         parts.append(f"makespan {record.breakdown.makespan:.2f} s")
-        if record.breakdown.overhead is not None:
-            parts.append(f"overhead {record.breakdown.overhead:.2f} s")
+        if (beside := overhead(record)) is not None:
+            parts.append(f"overhead {beside:.2f} s")
     if record.verification is not None and record.verification.model_sha256:
         parts.append(f"model {record.verification.model_sha256[:12]}")
     if record.cold:
