@@ -44,7 +44,7 @@ def struck(recovers: bool = True, lies: bool = False, number: int = 0, again: fl
         last = at + SECOND
     if lies:
         run.attempts.pop()
-    run.first_terminal = last + SECOND
+    run.last_look, run.first_terminal = last, last + SECOND
     assert first["event"] == "finish"
     return run.record(
         sample={"index": number}, status="succeeded" if recovers else "failed", breakdown=None, reason=""
