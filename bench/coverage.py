@@ -100,7 +100,7 @@ def _struck(fault: str, policy: str) -> Callable[[CellKey], bool]:
 
 
 def _strikes(cell: Cell) -> int:
-    return len(aftermath.of_cell(cell))
+    return len(aftermath.struck(cell))
 
 
 def _together(runs: int) -> Callable[[CellKey], bool]:

@@ -508,8 +508,8 @@ def _one_breakdown(record: RunRecord) -> RenderableType:
             style="red" if part.high < 0 else None,
         )
     lines: list[RenderableType] = [table]
-    if found.user is not None and (beside := overhead(record)) is not None:
-        lines.append(Text(f"user {seconds(found.user)}, overhead {seconds(beside)}"))
+    if found.overhead is not None and found.user is not None and record.scenario.steps > 1:
+        lines.append(Text(f"user {seconds(found.user)}, overhead {seconds(found.overhead)}"))
     if found.residual is not None and found.residual_bound is not None:
         lines.append(
             Text(f"residual {found.residual:+.3f} s; resolution explains ±{found.residual_bound:.3f} s")

@@ -405,8 +405,8 @@ def _unread(line: bytes, ended: bool, error: ValidationError) -> tuple[str, str]
     """The run id, where there is one, of a line that is no record, and why it is none."""
     try:
         body = json.loads(line)
-    except ValueError as why:
-        return "", f"not JSON: {why}" if ended else "torn: it ends within a record"
+    except ValueError as broken:
+        return "", f"not JSON: {broken}" if ended else "torn: it ends within a record"
     if not isinstance(body, dict):
         return "", "not a JSON object"
     sealed = _digest(body) == body.get("sha256")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from adapters.base import BenchError
-from bench import harness, headline, report
+from bench import capabilities, harness, headline, report
 from bench.records import Outline
 from bench.store import Reading, Store
 
@@ -26,11 +26,11 @@ def test_the_table_is_that_of_the_stored_rows(tmp_path: Path) -> None:
 def test_the_stored_report_is_rebuilt_byte_for_byte(tmp_path: Path) -> None:
     store = Store(RESULTS)
     assert store.verify() == []
-    own = harness.load(RESULTS)
-    for path in report.build(store.records(), tmp_path / "whole", own=own):
+    own, verdicts = harness.load(RESULTS), capabilities.load(RESULTS)
+    for path in report.build(store.records(), tmp_path / "whole", own=own, verdicts=verdicts):
         assert filecmp.cmp(path, RESULTS / path.name, shallow=False), path.name
     outlines = Reading(RESULTS, Outline)
-    for path in report.build(outlines.records, tmp_path / "outlines", outlines.lines, own):
+    for path in report.build(outlines.records, tmp_path / "outlines", outlines.lines, own, verdicts):
         assert filecmp.cmp(path, RESULTS / path.name, shallow=False), path.name
 
 
