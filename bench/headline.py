@@ -90,7 +90,7 @@ def _failing(target: str, part: recent.Part) -> str:
     for cell in part.rows:
         key = cell.key
         policy = "equal" if key.retries == "equal" else "as shipped"
-        of = rows.setdefault((_shown(cell), key.task, policy), {})
+        of = rows.setdefault((_shown(cell.key.orchestrator, cell.key.configuration), key.task, policy), {})
         of[key.workload, key.steps, key.fault] = _recovered(cell)
     heads = [
         f"{workload}-{steps}, `{STRUCK[workload]}` {STRIKES[fault]}" for workload, steps, fault in columns
@@ -131,7 +131,8 @@ def _lineage(target: str, part: recent.Part) -> str:
         durable = column["answers"]["durable"]
         values = (column["n"], column["answered"], column["wrong"])
         still = f"{len(durable['given'])} of {durable['of']}"
-        lines.append("| " + " | ".join((_shown(cell), cell.key.task, *map(str, values), still)) + " |")
+        who = (_shown(cell.key.orchestrator, cell.key.configuration), cell.key.task)
+        lines.append("| " + " | ".join((*who, *map(str, values), still)) + " |")
     return "\n".join(lines)
 
 
@@ -154,8 +155,7 @@ def started(records: Sequence[RunRecord]) -> str:
 def _starting(target: str, part: recent.Part) -> str:
     rows: dict[tuple[str, str, str], dict[str, str]] = {}
     for row in starts.rows(part.rows):
-        name = row["orchestrator"]
-        shown = name if row["configuration"] == "default" else f"{name} {row['configuration']}"
+        shown = _shown(row["orchestrator"], row["configuration"])
         of = rows.setdefault((shown, row["task"], row["work"]), {})
         if row["start"]:
             within = f"{figures(row['shortest'])} to {figures(row['longest'])}"
@@ -190,8 +190,7 @@ def _said(part: recent.Part) -> str:
     )
 
 
-def _shown(cell: Cell) -> str:
-    name, configuration = cell.key.orchestrator, cell.key.configuration
+def _shown(name: str, configuration: str) -> str:
     return name if configuration == "default" else f"{name} {configuration}"
 
 

@@ -127,7 +127,7 @@ def asked(
     scored: dict[Question, LineageAnswer] = {
         each: score(answered(each, before), expected[each], before) for each in QUESTIONS if each != "durable"
     }
-    had = {each: answer(each, before).facts for each in FIRST_FOUR}
+    had = {each: scored[each].facts for each in FIRST_FOUR}
     forget()
     after = read()
     # One question at a time: two of the four ask for a `dataset_uri`, and they are not the same.

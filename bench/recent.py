@@ -63,18 +63,13 @@ def environments(found: Sequence[Cell]) -> list[tuple[dict[str, str], list[Cell]
     """Facts and cells of each environment, the one in which something was measured last first."""
     by_code: dict[str, list[Cell]] = {}
     for cell in found:
-        by_code.setdefault(code_of(cell), []).append(cell)
+        by_code.setdefault(cell.blocking.get("code", ""), []).append(cell)
     made = [
         ({**group.facts, "code": code}, group.cells)
         for code, members in by_code.items()
         for group in grouping.groups(members)
     ]
     return sorted(made, key=lambda each: max(map(_last, each[1])), reverse=True)
-
-
-def code_of(cell: Cell) -> str:
-    """The digest of the steps' code; old rows may not have it."""
-    return cell.blocking.get("code", "")
 
 
 def _last(cell: Cell) -> str:
