@@ -22,7 +22,8 @@ A boundary is known to lie in an interval, by the clock that told it:
 A part's `seconds` is the difference of best estimates, so that parts add up: the midpoint of an interval, or its
 end where a watch tells of the moment at once (a pod's creation, the terminal state: the API server sends them as it
 stores them). `low` and `high` are what the two intervals allow. A part with `high < 0` cannot be explained by
-resolution: an error of the record. Nothing is clamped.
+resolution: an error of the record, but for the first pod of a scheduled run, which may be made before the run is
+due (Prefect's worker does). Nothing is clamped.
 """
 
 from collections.abc import Mapping, Sequence
@@ -96,6 +97,8 @@ class _Link:
     member: Member | None
     boundary: Boundary | None
     missing: str = ""
+    ahead: bool = False
+    """It may precede the boundary before: who knows a schedule can make a pod before the run is due."""
 
 
 def label(step: str | None, index: int | None = None) -> str:
@@ -394,7 +397,8 @@ def _steps(
             for other in phase
             if other != member and not any(a.succeeded for a in grouped.get((other.step, other.index), []))
         )
-        links += _member_links(phase, member, in_lane, grouped, errors, first=not links, calls=calls)
+        ahead = scenario.trigger == "schedule" and not links
+        links += _member_links(phase, member, in_lane, grouped, errors, not links, ahead, calls)
     return links
 
 
@@ -405,6 +409,7 @@ def _member_links(
     grouped: Mapping[Key, Sequence[Passage]],
     errors: list[str],
     first: bool,
+    ahead: bool,
     calls: bool,
 ) -> list[_Link]:
     """The boundaries of one phase, from its first pod's creation to the end of its user code."""
@@ -444,7 +449,7 @@ def _member_links(
             started = replace(started, lag=max(0, started.earliest - created.earliest))
         if early:
             errors.append(f"{pod.name}: the watch told that it ran before Kubernetes says it started")
-        links.append(_Link(part, member, created, f"{name}: its pod's creation was not observed"))
+        links.append(_Link(part, member, created, f"{name}: its pod's creation was not observed", ahead))
         links.append(_Link("create", member, started, f"{name}: its container's start was not observed"))
         part = "start"
     elif chosen.pod is None and chosen.token and _has_pods(grouped):
@@ -487,7 +492,7 @@ def _has_pods(grouped: Mapping[Key, Sequence[Passage]]) -> bool:
 
 def _parts(links: Sequence[_Link], errors: list[str]) -> list[Part]:
     """Parts between neighbouring boundaries that are known; those around a missing one are merged by name."""
-    known: list[tuple[str, Member | None, Boundary]] = []
+    known: list[tuple[str, Member | None, Boundary, bool]] = []
     names: list[str] = []
     for link in links:
         names.append(link.part)
@@ -495,10 +500,11 @@ def _parts(links: Sequence[_Link], errors: list[str]) -> list[Part]:
             if link.missing:
                 errors.append(link.missing)
             continue
-        known.append(("+".join(dict.fromkeys("+".join(names).split("+"))), link.member, link.boundary))
+        name = "+".join(dict.fromkeys("+".join(names).split("+")))
+        known.append((name, link.member, link.boundary, link.ahead))
         names = []
     parts: list[Part] = []
-    for (_, _, before), (name, member, after) in pairwise(known):
+    for (_, _, before, _), (name, member, after, ahead) in pairwise(known):
         low = after.earliest - after.lag - before.latest
         high = after.latest - (before.earliest - before.lag)
         part = Part(
@@ -510,7 +516,7 @@ def _parts(links: Sequence[_Link], errors: list[str]) -> list[Part]:
             high=high / _SECOND,
             clocks=before.clock if before.clock == after.clock else f"{before.clock}→{after.clock}",
         )
-        if high < 0:
+        if high < 0 and not ahead:
             where = f" of {label(part.step, part.index)}" if part.step else ""
             errors.append(f"{name}{where}: negative, {part.low:.3f} to {part.high:.3f} s ({part.clocks})")
         parts.append(part)

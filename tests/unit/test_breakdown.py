@@ -281,6 +281,21 @@ def test_a_clock_that_goes_backwards_is_an_error_and_nothing_is_clamped() -> Non
     assert any(error.startswith("start of probe[1]: negative, ") for error in found.errors)
 
 
+@pytest.mark.parametrize(("trigger", "step", "told"), [("schedule", 0, 0), ("schedule", 1, 1), ("api", 0, 1)])
+def test_a_schedules_first_pod_may_be_made_before_the_run_is_due(trigger: str, step: int, told: int) -> None:
+    """And is shown as it is: the wait before it is negative, and so short that the parts add up."""
+    run = MadeRun(scenario("prefect", "chain", 2, trigger=trigger))
+    pod = run.pods[step]
+    assert pod.created is not None
+    arrivals = {**pod.arrivals_ns, "created": pod.arrivals_ns["created"] - 9 * SECOND}
+    run.pods[step] = pod.model_copy(update={"created": pod.created - 9, "arrivals_ns": arrivals})
+    found = run.breakdown()
+    (wait,) = [part for part in found.parts if part.name in ("queue", "handoff") and part.index == step]
+    assert wait.high < 0
+    assert sum(part.seconds for part in found.parts) == pytest.approx(run.makespan / SECOND)
+    assert len(found.errors) == told
+
+
 def test_swapped_steps_are_an_error() -> None:
     run = MadeRun(scenario("argo"))
     for event in run.ledger:
