@@ -1,4 +1,4 @@
-"""Shared fixtures, and how the tests are spread over processes (`pytest -n 3`)."""
+"""Shared fixtures, and how the tests are spread over processes (`pytest -n 4`)."""
 
 import fcntl
 import os
@@ -18,6 +18,8 @@ collect_ignore = [] if os.environ.get("BENCH_CONTEXT") else ["k8s"]
 
 CLUSTER, BESIDE = "the cluster", "the cluster, beside others"
 LOCAL, USERS = "the local servers", "local servers of users of their own"
+ALONE = "alone.over"
+"""The file, in the folder that all processes share, which says that the tests with `alone` are over."""
 
 
 def place_of(nodeid: str) -> str:
@@ -50,6 +52,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--whole-conformance", action="store_true", help="ask every adapter everything, also on kind"
     )
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need the cluster for themselves come first: the local suites fill the time that they wait."""
+    items.sort(key=lambda item: not needs_all(item))
+
+
+def needs_all(item: pytest.Item) -> bool:
+    """The test waits for nobody on the cluster, and all others there wait for it."""
+    return isinstance(item, pytest.Function) and "alone" in item.fixturenames
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -1,16 +1,20 @@
 """Turns an adapter's declared gaps into strict expected failures, and stores the suite's verdicts when asked."""
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import adapters
+import cluster
 from bench import capabilities
 from bench.environment import fingerprint
 from tests.conformance.suite import FOUND, MUST_PASS, Conformance
+from tests.conftest import ALONE, BESIDE, needs_all, place_of
+from tests.unit.conftest import wait_for
+
+PATIENCE_SECONDS = 1800.0
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -107,7 +111,13 @@ def record_conformance(request: pytest.FixtureRequest) -> Any:
 
 
 @pytest.fixture(scope="class", autouse=True)
-def over(request: pytest.FixtureRequest, shared: Path) -> Iterator[None]:
-    """Tells those who need the cluster for themselves when a class has left it (see `tests/kind/conftest.py`)."""
-    yield
-    (shared / f"{request.cls.__name__}.over").touch()
+def turn(request: pytest.FixtureRequest, shared: Path) -> None:
+    """A suite that runs beside others on the cluster begins when no test needs it alone; its images are made before."""
+    begins = shared / ALONE
+    if place_of(request.node.nodeid) != BESIDE or not any(map(needs_all, request.session.items)):
+        return
+    if not begins.exists():
+        request.getfixturevalue("cluster_is_up")
+        beside = (item for item in request.session.items if place_of(item.nodeid) == BESIDE)
+        cluster.ensure_images({item.cls.adapter for item in beside if isinstance(item, pytest.Function)})
+    wait_for(begins.exists, "the tests that need the cluster for themselves", PATIENCE_SECONDS)

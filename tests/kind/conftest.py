@@ -1,8 +1,4 @@
-"""What tests on the cluster wait for, since suites of other orchestrators run beside them.
-
-`bench run` stops every orchestrator but its own: tests that start it wait until no suite uses another. What a run
-promotes is served by the one service that there is.
-"""
+"""Turns on the cluster: some tests need it for themselves, and there is one service that shows what was promoted."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,22 +6,30 @@ from pathlib import Path
 import pytest
 
 from adapters.base import Target
-from tests.conftest import BESIDE, one_at_a_time, place_of
-from tests.unit.conftest import wait_for
+from tests.conftest import ALONE, needs_all, one_at_a_time
 
-PATIENCE_SECONDS = 1800.0
+_OVER = pytest.StashKey[Path]()
 
 
-@pytest.fixture(scope="session")
-def alone(request: pytest.FixtureRequest, shared: Path) -> None:
-    """Returns when all suites that run beside are over."""
-    classes = {
-        item.cls.__name__
-        for item in request.session.items
-        if isinstance(item, pytest.Function) and item.cls and place_of(item.nodeid) == BESIDE
-    }
-    over = [shared / f"{name}.over" for name in classes]
-    wait_for(lambda: all(path.exists() for path in over), "the suites that run beside", PATIENCE_SECONDS)
+@pytest.fixture(scope="session", autouse=True)
+def alone_is_over(request: pytest.FixtureRequest, shared: Path) -> None:
+    """Where it is told that no test needs the cluster for itself any more."""
+    request.config.stash[_OVER] = shared / ALONE
+
+
+@pytest.fixture
+def alone() -> None:
+    """Nobody else uses the cluster: `bench run` stops every orchestrator but its own.
+
+    Tests with this are the first on the cluster (see `tests/conftest.py`); the suites that run side by side wait.
+    """
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    yield
+    if needs_all(item) and not (nextitem and needs_all(nextitem)):
+        item.config.stash[_OVER].touch()
 
 
 @pytest.fixture
