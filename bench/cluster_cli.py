@@ -162,13 +162,17 @@ def up(
     console.print(f"KUBECONFIG={found.kubeconfig}", highlight=False, soft_wrap=True)
 
 
+ALWAYS_THERE = ("argo",)
+"""Orchestrators whose images `up` makes whether asked to or not."""
+
+
 def _with(values: list[str]) -> tuple[str, ...]:
     names = [name.strip() for value in values for name in value.split(",") if name.strip()]
     try:
-        return known_orchestrators(names)
+        return known_orchestrators(name for name in names if name not in ALWAYS_THERE)
     except cluster.ClusterError as unknown:
         raise typer.BadParameter(
-            f"{unknown.what} Known: {', '.join(ORCHESTRATORS)}, all.", param_hint="--with"
+            f"{unknown.what} Known: {', '.join((*ALWAYS_THERE, *ORCHESTRATORS))}, all.", param_hint="--with"
         ) from None
 
 

@@ -68,6 +68,7 @@ def test_help_of_up_names_the_orchestrators_and_an_example() -> None:
         ([], ()),
         (["--with", "prefect"], ("prefect",)),
         (["--with", "airflow, dagster"], ("airflow", "dagster")),
+        (["--with", "argo,prefect"], ("prefect",)),
         (["--with", "airflow", "--with", "prefect,airflow"], ("airflow", "prefect")),
         (["--with", "all"], pins.ORCHESTRATORS),
     ],
