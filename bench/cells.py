@@ -47,12 +47,14 @@ class CellKey:
     concurrent: int = 1
     trigger: str = "api"
     retries: str = "equal"
+    first: bool = False
+    """First runs after a deployment or a switch, warm-ups among them, of a scenario that has others too."""
 
     @property
     def undisturbed(self) -> bool:
         """Started by the harness, alone and watched, nothing goes wrong on purpose: what the comparison is made of."""
         usual = self.concurrent == 1 and self.trigger == "api" and self.retries == "equal"
-        return usual and not self.fault and not self.observer
+        return usual and not self.fault and not self.observer and not self.first
 
     @property
     def place(self) -> tuple[object, ...]:
@@ -88,6 +90,7 @@ class CellKey:
             self.concurrent,
             self.trigger,
             self.retries,
+            self.first,
         )
 
 
@@ -175,6 +178,11 @@ class Cell:
     @cached_property
     def cold(self) -> int:
         return sum(record.cold for record in self.measured)
+
+    @property
+    def all_cold(self) -> bool:
+        """An orchestrator's cell in which each sample was the first after a switch. A floor has nothing to warm up."""
+        return self.key.orchestrator not in CONTROLS and self.cold == len(self.measured) > 0
 
     def values(self, of: Callable[[RunRecord], float | None]) -> list[float]:
         """A number of every sample that has it."""
@@ -295,11 +303,15 @@ def key_of(record: RunRecord) -> CellKey:
         concurrent=scenario.concurrent,
         trigger=scenario.trigger,
         retries=scenario.retries,
+        first=scenario.warm_up,
     )
 
 
 def cells(records: Iterable[RunRecord]) -> list[Cell]:
     """One cell for each scenario and environment, sorted; the order of the records does not matter.
+
+    Where a scenario has samples that were the first after a switch and others, the first are a cell of their own:
+    a server that was just started is slower, and how many of n are such would say how large the median is.
 
     Runs that ended before the target told its facts carry a fingerprint cut short: where none of them was
     measured and just one cell of the scenario has those facts and more, they are that cell's.
@@ -318,6 +330,15 @@ def cells(records: Iterable[RunRecord]) -> list[Cell]:
         ]
         if len(fuller) == 1 and not any(is_measured(record) for record in grouped[key]):
             grouped[fuller[0]] += grouped.pop(key)
+    for key in list(grouped):
+        if key.fault or key.observer or key.first or key.orchestrator in CONTROLS:
+            continue
+        split: dict[bool, list[RunRecord]] = {True: [], False: []}
+        for record in grouped[key]:
+            split[record.cold and is_measured(record)].append(record)
+        if split[True] and any(is_measured(record) for record in split[False]):
+            grouped[key] = split[False]
+            grouped.setdefault(replace(key, first=True), []).extend(split[True])
     return [Cell(key, tuple(sorted(members, key=_order))) for key, members in sorted(grouped.items())]
 
 

@@ -121,6 +121,13 @@ def run(
     controls: Annotated[
         bool, typer.Option(help="Measure the floor (the same steps, no orchestrator) and the no-op beside.")
     ] = True,
+    warm_up: Annotated[
+        bool,
+        typer.Option(
+            help="After each deployment of an orchestrator run one step that does nearly nothing, so that no sample is "
+            "the first under it; stored apart. With a fault there is none."
+        ),
+    ] = True,
     deadline: Annotated[float, typer.Option(min=1, help="Seconds after which a run is cut.")] = 1800.0,
     jitter: Annotated[
         float, typer.Option(min=0, help="Longest random pause before a submission, seconds.")
@@ -213,6 +220,7 @@ def run(
             variant=variant,
             parameters=_parameters(set_ or []),
             controls=controls,
+            warm_up=warm_up,
             deadline_seconds=deadline,
             jitter_seconds=jitter,
             idle_seconds=idle,

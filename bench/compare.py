@@ -83,10 +83,13 @@ def compare(first: Sequence[RunRecord], second: Sequence[RunRecord], force: bool
 def differences(one: Cell, other: Cell) -> tuple[str, ...]:
     """What forbids a comparison of two cells of one scenario: `kernel: 6.1 and 6.8`, `cpu: X and not recorded`."""
     a, b = one.blocking, other.blocking
-    return tuple(
+    facts = [
         f"{name}: {a.get(name, UNKNOWN)} and {b.get(name, UNKNOWN)}"
         for name in comparable(one, other, strict=True)
-    )
+    ]
+    if one.all_cold != other.all_cold:
+        facts.append("in one set each run was the first after a switch, in the other none")
+    return tuple(facts)
 
 
 def _by_scenario(records: Sequence[RunRecord], which: str) -> dict[tuple[object, ...], Cell]:

@@ -15,7 +15,7 @@ def rows(found: Sequence[Cell]) -> list[dict[str, Any]]:
     return [
         _row(cell, alone.get(replace(cell.key, concurrent=1)))
         for cell in found
-        if cell.key.concurrent > 1 and cell.measured
+        if cell.key.concurrent > 1 and cell.measured and not cell.key.first
     ]
 
 

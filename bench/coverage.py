@@ -126,8 +126,10 @@ def table(
     """A row for each target, orchestrator and configuration, one too for an orchestrator of which nothing is stored.
 
     Each entry has its `text` and, for each kind of run of its column, the `n` of every environment, version and
-    set of parameters, oldest first, and the `reason` why there is none where that is known.
+    set of parameters, oldest first, and the `reason` why there is none where that is known. First runs after a
+    switch do not count where there are others.
     """
+    found = [cell for cell in found if not cell.key.first]
     asked = columns(found)
     refused = _refused(found)
     why = _Why(refused, verdicts)

@@ -159,7 +159,9 @@ def _starting(target: str, part: recent.Part) -> str:
         of = rows.setdefault((shown, row["task"], row["work"]), {})
         if row["start"]:
             within = f"{figures(row['shortest'])} to {figures(row['longest'])}"
-            of[row["by"]] = f"{seconds(row['start']['value'])} ({within}, n = {row['n']})"
+            of[row["by"]] = (
+                f"{seconds(row['start']['value'])} ({within}, n = {row['n']}{', cold' if row['cold'] else ''})"
+            )
     return "\n".join(
         [
             f"**Until the first step is at work** on **{target}** ({_said(part)}; median, shortest to longest), by "
@@ -176,8 +178,9 @@ def _starting(target: str, part: recent.Part) -> str:
 
 
 def _plain(found: Sequence[Cell]) -> list[Cell]:
-    """Without variants and parameters, which the report alone has: no two works under one name."""
-    return [cell for cell in found if not cell.key.parameters and cell.key.variant in ("s3", "folder")]
+    """Without variants, parameters and first runs, which the report alone has: no two works under one name."""
+    usual = (cell for cell in found if not cell.key.parameters and not cell.key.first)
+    return [cell for cell in usual if cell.key.variant in ("s3", "folder")]
 
 
 def _said(part: recent.Part) -> str:

@@ -43,13 +43,17 @@ def needed(samples: Sequence[float], precision: float, level: float = LEVEL) -> 
 
 
 def by_scenario(records: Iterable[RunRecord]) -> dict[str, list[float]]:
-    """The makespans (seconds) of a pilot's good runs, by the scenario's key; the no-op control left out."""
+    """The makespans (seconds) of a pilot's good runs, by scenario key; the no-op control and warm-ups left out."""
     found: dict[str, list[float]] = {}
     for record in records:
         seconds = makespan(record)
-        if is_measured(record) and seconds is not None and record.scenario.orchestrator != "noop":
+        if is_measured(record) and seconds is not None and not _beside(record):
             found.setdefault(record.scenario.key, []).append(seconds)
     return found
+
+
+def _beside(record: RunRecord) -> bool:
+    return record.scenario.orchestrator == "noop" or record.scenario.warm_up
 
 
 def samples_for(found: Mapping[str, Sequence[float]], precision: float) -> tuple[int, str]:

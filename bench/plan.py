@@ -47,6 +47,14 @@ class Plan(Frozen):
         """A name that Kubernetes accepts and that is never used twice."""
         return f"b{self.plan_id}-{slot.scenario}-{slot.index}-{number}"
 
+    def warm_up(self, scenario: Scenario) -> int | None:
+        """The number of the run that follows a deployment for this scenario; None where there is none."""
+        wanted = scenario.orchestrator, scenario.configuration
+        for number, other in enumerate(self.scenarios):
+            if other.warm_up and (other.orchestrator, other.configuration) == wanted:
+                return number
+        return None
+
     def sample(self, slot: Slot, number: int) -> Sample:
         """What a record of this slot answers."""
         scenario = self.scenarios[slot.scenario]
@@ -90,7 +98,8 @@ def request_digest(scenarios: Sequence[Scenario], n: int, seed: int | None) -> s
 
 
 def make(scenarios: Sequence[Scenario], n: int, seed: int | None, jitter_seconds: float) -> Plan:
-    """A split-plot order: in each of `n` blocks the orchestrators in random order, and within each its scenarios.
+    """A split-plot order: in each of `n` blocks the orchestrators in random order, within each its configurations,
+    and within each of these its scenarios. A warm-up has no turn of its own: a deployment brings it.
 
     Pauses before submission are uniform over `jitter_seconds`, so that an orchestrator that works on a time
     grid is met at every phase of it.
@@ -99,18 +108,10 @@ def make(scenarios: Sequence[Scenario], n: int, seed: int | None, jitter_seconds
     source = random.Random(chosen)
     slots = []
     for index in range(n):
-        groups: dict[str, list[int]] = {}
-        for number, scenario in enumerate(scenarios):
-            groups.setdefault(scenario.orchestrator, []).append(number)
-        names = list(groups)
-        source.shuffle(names)
-        for name in names:
-            members = groups[name]
-            source.shuffle(members)
-            for number in members:
-                longest = longest_pause(scenarios[number], jitter_seconds)
-                pause = source.uniform(0, longest) if longest else 0.0
-                slots.append(Slot(scenario=number, index=index, jitter_seconds=round(pause, 3)))
+        for number in _block(scenarios, source):
+            longest = longest_pause(scenarios[number], jitter_seconds)
+            pause = source.uniform(0, longest) if longest else 0.0
+            slots.append(Slot(scenario=number, index=index, jitter_seconds=round(pause, 3)))
     return Plan(
         plan_id=os.urandom(4).hex(),
         request_sha256=request_digest(scenarios, n, seed),
@@ -120,6 +121,32 @@ def make(scenarios: Sequence[Scenario], n: int, seed: int | None, jitter_seconds
         scenarios=tuple(scenarios),
         slots=tuple(slots),
     )
+
+
+def _block(scenarios: Sequence[Scenario], source: random.Random) -> list[int]:
+    """Each scenario's number once: those of an orchestrator, and of a configuration of it, next to each other."""
+    groups: dict[str, dict[str, list[int]]] = {}
+    for number, scenario in enumerate(scenarios):
+        if not scenario.warm_up:
+            own = groups.setdefault(scenario.orchestrator, {})
+            own.setdefault(scenario.configuration, []).append(number)
+
+    return [
+        number
+        for own in source.sample(list(groups.values()), len(groups))
+        for numbers in source.sample(list(own.values()), len(own))
+        for number in source.sample(numbers, len(numbers))
+    ]
+
+
+def warm_ups(scenarios: Iterable[Scenario]) -> list[Scenario]:
+    """The run that follows a deployment, for each configuration: a step that does nearly nothing."""
+    fields = ("orchestrator", "target", "configuration", "variant")
+    wanted = dict.fromkeys(tuple(getattr(scenario, name) for name in fields) for scenario in scenarios)
+    return [
+        Scenario(**dict(zip(fields, values, strict=True)), workload="chain", steps=1, warm_up=True)
+        for values in wanted
+    ]
 
 
 def longest_pause(scenario: Scenario, jitter_seconds: float) -> float:

@@ -46,10 +46,12 @@ class Scenario(Frozen):
     """What starts a run: the harness through the orchestrator's API, or the orchestrator itself."""
     retries: RetryPolicy = "equal"
     """Three attempts without delay everywhere, or each orchestrator's own settings as it ships."""
+    warm_up: bool = False
+    """Run right after a deployment, so that the samples that follow are not the first under it."""
 
     @model_serializer(mode="wrap")
     def _as_sealed(self, inner: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        body = _without(inner(self), "fault", "observer")
+        body = _without(inner(self), "fault", "observer", "warm_up")
         usual = {"concurrent": 1, "trigger": "api", "retries": "equal"}
         return {name: value for name, value in body.items() if name not in usual or value != usual[name]}
 
@@ -72,6 +74,8 @@ class Scenario(Frozen):
             base += f"/trigger={self.trigger}"
         if self.retries != "equal":
             base += f"/retries={self.retries}"
+        if self.warm_up:
+            base += "/warm-up"
         return base
 
 

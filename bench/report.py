@@ -275,7 +275,7 @@ def _contents(
             name: says for name, says in spent.MEANS.items() if any(name in t["columns"] for t in tables)
         },
         "large": spent.LARGE,
-        "cold": [entry for cell in found if (entry := _cold(cell)) is not None],
+        "cold": _cold(everything),
         "shares": [entry for cell in found if (entry := _share(cell)) is not None],
         "published": published.rows(found),
         "upkeep": upkeep.rows(found),
@@ -525,18 +525,29 @@ def _tuning(group: Group) -> list[dict[str, Any]]:
     return rows
 
 
-def _cold(cell: Cell) -> dict[str, Any] | None:
-    """First runs after a switch against the others, where a cell has both."""
-    cold = [value for r in cell.measured if r.cold and (value := makespan(r)) is not None]
-    warm = [value for r in cell.measured if not r.cold and (value := makespan(r)) is not None]
-    if not cold or not warm:
-        return None
-    return {
-        **_named(cell),
-        "cold": asdict(median_estimate(cold)),
-        "warm": asdict(median_estimate(warm)),
-        "shift": difference(warm, cold).shift,
-    }
+def _cold(everything: Sequence[Cell]) -> list[dict[str, Any]]:
+    """First runs after a switch, warm-ups among them, and the others of the same scenario; none of floors."""
+    alike: dict[CellKey, list[Cell]] = {}
+    for cell in everything:
+        if not (cell.key.fault or cell.key.observer or cell.key.orchestrator in CONTROLS):
+            alike.setdefault(replace(cell.key, first=False), []).append(cell)
+    rows = []
+    for members in alike.values():
+        runs = [record for cell in members for record in cell.measured]
+        cold, warm = (
+            [value for r in runs if r.cold is first and (value := makespan(r)) is not None]
+            for first in (True, False)
+        )
+        if cold and (warm or any(cell.key.first for cell in members)):
+            rows.append(
+                {
+                    **_named(members[0]),
+                    "cold": asdict(median_estimate(cold)),
+                    "warm": asdict(median_estimate(warm)) if warm else None,
+                    "shift": difference(warm, cold).shift if warm else None,
+                }
+            )
+    return rows
 
 
 def _share(cell: Cell) -> dict[str, Any] | None:

@@ -60,6 +60,8 @@ class Options:
     variant: str = ""
     parameters: dict[str, str | int | float] = field(default_factory=dict)
     controls: bool = True
+    warm_up: bool = True
+    """A one-step chain after each deployment of an orchestrator; not where something goes wrong on purpose."""
     deadline_seconds: float = 1800.0
     jitter_seconds: float = 10.0
     idle_seconds: float = 0.0
@@ -103,7 +105,9 @@ def run(options: Options) -> None:
         plan, resumed = _plan(options, store, wanted, piloted)
         missing = list(planning.missing(plan, store))
         console.print(
-            f"plan {plan.plan_id}: {len(wanted)} scenarios × {plan.n} = {len(plan.slots)} runs, seed {plan.seed}"
+            f"plan {plan.plan_id}: {len(plan.slots) // plan.n} scenarios × {plan.n} = {len(plan.slots)} runs, "
+            f"seed {plan.seed}"
+            + ("; a one-step run after each deployment" if any(s.warm_up for s in wanted) else "")
             + f"; a run is void where others take over {options.max_steal:.0%} of CPU time"
             + (f"; goes on with the {len(missing)} that are missing" if resumed else "")
         )
@@ -141,7 +145,7 @@ def published() -> list[RunRecord]:
 
 def told(expectation: Expectation) -> str:
     """How long it will take, in words."""
-    text = f"at least {drawing.duration(expectation.seconds)} by earlier runs, deployments not counted"
+    text = f"at least {drawing.duration(expectation.seconds)} by earlier runs, deployments and warm-ups not counted"
     return text + (f"; {expectation.unknown} runs of unknown length" if expectation.unknown else "")
 
 
@@ -200,7 +204,7 @@ def choose_target(asked: Target | None, context: str = "") -> tuple[Target, str]
 
 
 def scenarios(options: Options, target: Target) -> list[Scenario]:
-    """The scenarios that `options` ask for, controls included. Raises `BadInput` for what is unknown."""
+    """The scenarios that `options` ask for, controls and warm-ups included. Raises `BadInput` for what is unknown."""
     everyone = [name for name in adapters.names() if name not in CONTROLS]
     names = everyone if "all" in options.orchestrators else list(options.orchestrators)
     asked = {name: adapters.load(name) for name in names}
@@ -230,7 +234,7 @@ def scenarios(options: Options, target: Target) -> list[Scenario]:
             if name not in asked:
                 control = adapters.load(name)
                 chosen += [(control, configuration) for configuration in control.configurations(target)]
-    return [
+    measured = [
         Scenario(
             orchestrator=adapter.name,
             target=target.value,
@@ -255,6 +259,8 @@ def scenarios(options: Options, target: Target) -> list[Scenario]:
         if adapter.name not in CONTROLS or (trigger == "api" and retries == "equal")
         if adapter.name != "noop" or not (observer or concurrent > 1)
     ]
+    warm_ups = planning.warm_ups(each for each in measured if each.orchestrator not in CONTROLS)
+    return [*measured, *(warm_ups if options.warm_up and not struck else ())]
 
 
 def wanted_faults(options: Options, target: Target) -> tuple[str, ...]:
@@ -375,6 +381,8 @@ def _execute(options: Options, store: Store, target: Target, plan: Plan, console
                 case "recorded" if event.record is not None:
                     bar.update(task, completed=event.done)
                     console.print(line(event.record, event.done, event.total))
+                case "warmed up" if event.record is not None:
+                    console.print(line(event.record, event.done, event.total))
                 case "void":
                     errors.print(f"void: {name} [{event.index}]: {event.message}", markup=False)
                 case "unsupported":
@@ -429,7 +437,8 @@ def line(record: RunRecord, done: int, total: int) -> str:
 
 
 def show(records: Sequence[RunRecord], console: Console) -> None:
-    """The summary, where the time went, and the timeline of the last good run of each orchestrator."""
+    """The summary, where the time went, and the timeline of the last good run of each orchestrator; no warm-ups."""
+    records = [record for record in records if not record.scenario.warm_up]
     if any(record.scenario.fault for record in records):
         console.print(drawing.faults_table(records))
         if (answers := drawing.lineage_table(records)) is not None:

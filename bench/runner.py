@@ -73,7 +73,7 @@ class Progress:
     """What is going on: for whoever shows it."""
 
     event: str
-    """`deploying`, `running`, `recorded`, `void`, `unsupported`, `cleaning`."""
+    """`deploying`, `warming up`, `warmed up`, `running`, `recorded`, `void`, `unsupported`, `cleaning`."""
     scenario: Scenario
     index: int = 0
     done: int = 0
@@ -204,6 +204,9 @@ class Runner:
                     self.tell(Progress("void", scenario, slot.index, record=record, message=told(error)))
                     yield record
                     continue
+                if cold and (first := plan.warm_up(scenario)) is not None:
+                    yield self._warmed_up(plan, first, done, total)
+                    cold = False
                 for _ in range(NOISY_TRIES):
                     self.tell(Progress("running", scenario, slot.index, done, total))
                     record = self._sample(plan, slot, cold)
@@ -251,6 +254,15 @@ class Runner:
         self._active = wanted
         self._idle = self._watched_idle(scenario, slot, done, total) if self.idle_seconds else None
         return True
+
+    def _warmed_up(self, plan: Plan, number: int, done: int, total: int) -> RunRecord:
+        """The first run after a deployment: stored, and no sample of what was asked for."""
+        scenario = plan.scenarios[number]
+        index = sum(key == scenario.key for key, _ in self.store.done(plan.plan_id))
+        self.tell(Progress("warming up", scenario, index, done, total))
+        record = self._sample(plan, Slot(scenario=number, index=index, jitter_seconds=0.0), cold=True)
+        self.tell(Progress("warmed up", scenario, index, done, total, record))
+        return record
 
     def _watched_idle(self, scenario: Scenario, slot: Slot, done: int, total: int) -> Window:
         """What the orchestrator that was just deployed uses while nothing runs.

@@ -17,7 +17,7 @@ SHOWN = {
 def rows(found: Sequence[Cell]) -> list[dict[str, Any]]:
     """One for each cell whose runs were started by the orchestrator itself, after the same work started by the API."""
     by_key = {cell.key: cell for cell in found}
-    triggered = [cell for cell in found if cell.key.trigger != "api"]
+    triggered = [cell for cell in found if cell.key.trigger != "api" and not cell.key.first]
     alike = {replace(cell.key, trigger="api") for cell in triggered}
     shown = sorted(
         [*triggered, *(by_key[key] for key in alike if key in by_key)],
@@ -35,6 +35,7 @@ def _row(cell: Cell) -> dict[str, Any]:
         "by": cell.key.trigger,
         "trigger": SHOWN[cell.key.trigger],
         "n": len(cell.measured),
+        "cold": cell.cold,
         "start": estimated(cell, until_first_step),
         "shortest": min(values, default=None),
         "longest": max(values, default=None),

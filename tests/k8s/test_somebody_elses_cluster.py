@@ -14,11 +14,13 @@ from bench.store import Store
 
 
 def measured(folder: Path, *words: str) -> list[RunRecord]:
-    """What `bench run` with these words stored, without the control that runs nothing."""
+    """What `bench run` with these words stored, without warm-ups and the control that runs nothing."""
     command = [sys.executable, "-m", "bench", "run", "--n", "1", "--target", "k8s", "--results", str(folder)]
     done = subprocess.run([*command, *words], capture_output=True, text=True, timeout=3600, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
-    return [record for record in Store(folder).records() if record.scenario.orchestrator != "noop"]
+    return [
+        r for r in Store(folder).records() if r.scenario.orchestrator != "noop" and not r.scenario.warm_up
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def records(folder: Path) -> list[RunRecord]:
-    """A sample each of argo shipped, argo tuned, the floor and the no-op; runs are kept to compare with."""
+    """A sample each of argo shipped, argo tuned, the floor and the no-op, and two warm-ups; runs are kept."""
     done = bench(
         *("run", "-o", "argo", "--n", "1", "--jitter", "2", "--idle", "15"),
         *("--keep", "--json", "--results", str(folder)),
@@ -54,8 +54,8 @@ def records(folder: Path) -> list[RunRecord]:
 
 
 def of(records: Sequence[RunRecord], orchestrator: str) -> list[RunRecord]:
-    """The records of one orchestrator."""
-    return [record for record in records if record.scenario.orchestrator == orchestrator]
+    """The samples of one orchestrator."""
+    return [r for r in records if r.scenario.orchestrator == orchestrator and not r.scenario.warm_up]
 
 
 def test_every_run_has_its_seven_steps(records: list[RunRecord]) -> None:
@@ -73,6 +73,15 @@ def test_default_and_tuned_and_the_floor_are_there(records: list[RunRecord]) -> 
         "DEFAULT_REQUEUE_TIME=10s (shipped)",
         "DEFAULT_REQUEUE_TIME=1s",
     }
+
+
+def test_each_deployment_of_argo_was_warmed_up_and_no_sample_is_its_first_run(
+    records: list[RunRecord],
+) -> None:
+    first = [record for record in records if record.scenario.warm_up]
+    assert {r.scenario.configuration for r in first} == {"default", "tuned"} and len(first) == 2
+    assert all(r.cold and r.status == "succeeded" and r.scenario.orchestrator == "argo" for r in first)
+    assert not any(record.cold for record in of(records, "argo"))
 
 
 def test_breakdown_has_no_error(records: list[RunRecord]) -> None:
@@ -175,7 +184,7 @@ def test_another_seed_is_another_model(records: list[RunRecord], folder: Path) -
 
 def test_a_missing_ratings_file_is_named_and_not_retried(records: list[RunRecord], tmp_path: Path) -> None:
     done = bench(
-        *("run", "-o", "argo", "-c", "tuned", "--n", "1", "--jitter", "0", "--no-controls"),
+        *("run", "-o", "argo", "-c", "tuned", "--n", "1", "--jitter", "0", "--no-controls", "--no-warm-up"),
         *("--set", "dataset_uri=s3://artifacts/no-such.csv", "--results", str(tmp_path)),
         check=False,
     )

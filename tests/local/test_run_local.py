@@ -76,8 +76,11 @@ def test_a_run_leaves_nothing_running_and_nothing_elsewhere(user: User, orchestr
     before = _status()
     done = user.run("run", "-o", orchestrator, "--target", "local", "--json", *CHAIN)
     assert done.returncode == 0, done.stderr
-    (record,) = json.loads(done.stdout)
-    assert (record["status"], record["breakdown"]["errors"]) == ("succeeded", [])
+    first, record = json.loads(done.stdout)
+    assert first["scenario"]["warm_up"] and first["cold"] and not record["cold"]
+    assert [(each["status"], each["breakdown"]["errors"]) for each in (first, record)] == [
+        ("succeeded", [])
+    ] * 2
     assert [a["index"] for a in record["timeline"]["attempts"]] == [0, 1, 2]
     assert user.processes() == []
     assert [str(path) for path in user.elsewhere.rglob("*")] == []
@@ -92,6 +95,7 @@ def test_a_run_cut_short_leaves_nothing_running_and_goes_on(user: User, end: sig
         "prefect",
         "--target",
         "local",
+        "--no-warm-up",
         *CHAIN,
         "--set",
         "sleep_seconds=2",

@@ -38,6 +38,14 @@ def test_a_set_does_not_differ_from_itself() -> None:
     assert (same.verdict, same.found.shift) == ("no difference seen", 0)
 
 
+def test_first_runs_after_a_switch_are_not_set_against_later_ones() -> None:
+    cold = [record.model_copy(update={"cold": True}) for record in runs()]
+    with pytest.raises(BenchError, match="each run was the first after a switch"):
+        compare(cold, runs())
+    (forced,) = compare(cold, runs(), force=True).compared
+    assert forced.differs and compare(cold, cold).compared
+
+
 def test_too_few_samples_claim_nothing() -> None:
     (few,) = compare(runs(n=2), runs(n=2, handoff=9.0)).compared
     assert few.p is None and few.verdict.startswith("cannot tell: n=2 and 2 are too few")

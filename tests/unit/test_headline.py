@@ -85,9 +85,11 @@ def test_targets_have_fault_tables_of_their_own() -> None:
     assert [len(each) for each in found] == [3, 3]
 
 
-def test_first_runs_after_a_switch_are_counted_beside_n() -> None:
+def test_first_runs_after_a_switch_are_marked_where_there_are_no_others() -> None:
     records = [made(number=n, cold=n < 2) for n in range(3)]
-    assert "| argo | default | 3 (2) |" in headline.table(records)
+    assert "| argo | default | 1 |" in headline.table(records), "where there are others, those alone"
+    cold = [made(number=n, cold=True) for n in range(3)]
+    assert "| argo | default | 3 (3) |" in headline.table(cold)
     assert "| argo | default | 3 |" in headline.table([made(number=n) for n in range(3)])
 
 

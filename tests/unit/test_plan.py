@@ -1,6 +1,8 @@
 """What a plan says before it starts: how long, in which order, and whether that is too long."""
 
 import json
+from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from bench import plan as planning
 from bench.drawing import duration
 from bench.errors import BadInput
 from bench.plan import Expectation
-from bench.run_command import Options, run, told, within_budget
+from bench.run_command import Options, run, scenarios, told, within_budget
 from bench.store import Store
 from tests.unit.made_records import made, scenario
 
@@ -26,8 +28,55 @@ def test_a_plan_takes_the_median_of_earlier_runs_and_its_pauses() -> None:
     assert planning.expected(plan, plan.slots[:1], earlier).seconds < found.seconds
 
 
+def test_a_block_has_each_scenario_once_and_switches_no_more_than_it_must() -> None:
+    """Orchestrators, their configurations and the scenarios of these come in another order in each block."""
+    asked = [
+        scenario(name, "chain", steps, configuration=configuration)
+        for steps in (1, 10)
+        for name in ("argo", "prefect", "airflow")
+        for configuration in ("default", "tuned")
+    ]
+    plan = planning.make([*asked, *planning.warm_ups(asked)], 40, seed=3, jitter_seconds=1)
+    assert len(plan.scenarios) == 12 + 6 and len(plan.slots) == 40 * 12
+    blocks = [plan.slots[start : start + 12] for start in range(0, len(plan.slots), 12)]
+    orders = set()
+    for number, block in enumerate(blocks):
+        assert {slot.index for slot in block} == {number}
+        assert sorted(slot.scenario for slot in block) == list(range(12)), "a warm-up has no turn of its own"
+        of = [plan.scenarios[slot.scenario] for slot in block]
+        places = [(each.orchestrator, each.configuration) for each in of]
+        assert len([place for place, _ in groupby(places)]) == 6
+        assert len([name for name, _ in groupby(places, key=lambda place: place[0])]) == 3
+        orders.add(tuple(slot.scenario for slot in block))
+    assert len(orders) > 35
+    assert {blocks[n][0].scenario for n in range(40)} >= set(range(6)), "each of them comes first somewhere"
+
+
+def test_a_warm_up_for_each_configuration_and_none_where_it_is_not_wanted(tmp_path: Path) -> None:
+    asked = Options(("prefect", "calls"), tmp_path, workloads=("chain", "pipeline"))
+    found = scenarios(asked, Target.LOCAL)
+    ups = [each for each in found if each.warm_up]
+    own = {each.configuration for each in found if each.orchestrator == "prefect"}
+    assert {(each.orchestrator, each.workload, each.steps) for each in ups} == {("prefect", "chain", 1)}
+    assert sorted(each.configuration for each in ups) == sorted(own), (
+        "floors and noop have nothing to warm up"
+    )
+    plan = planning.make(found, 1, seed=1, jitter_seconds=0)
+    for each in found:
+        number = plan.warm_up(each)
+        assert (number is None) == (each.orchestrator != "prefect")
+        assert number is None or plan.scenarios[number].configuration == each.configuration
+    for other in (
+        replace(asked, warm_up=False),
+        replace(asked, workloads=("pipeline",), faults=("exception",)),
+    ):
+        assert not any(each.warm_up for each in scenarios(other, Target.LOCAL))
+
+
 def test_what_is_said_of_it() -> None:
-    assert told(Expectation(1500, 0)) == "at least 25 min by earlier runs, deployments not counted"
+    assert (
+        told(Expectation(1500, 0)) == "at least 25 min by earlier runs, deployments and warm-ups not counted"
+    )
     assert told(Expectation(0, 3)).endswith("; 3 runs of unknown length")
     assert [duration(value) for value in (4, 89.6, 90, 5399, 5400)] == [
         "4 s",

@@ -577,11 +577,38 @@ def test_a_run_of_one_step_costs_its_wait_and_has_no_overhead_in_a_window(tmp_pa
     assert "what comes before and after is in the makespan only" in written(runs, tmp_path)
 
 
-def test_cold_runs_are_set_against_the_others() -> None:
+def test_cold_runs_are_set_against_the_others_and_count_nowhere_else() -> None:
+    """A floor has nothing to warm up: its first run is like the others."""
     records = [r.model_copy(update={"cold": r.sample.index == 0}) for r in study(4)]
-    found = contents(records)["cold"]
-    assert {entry["scenario"] for entry in found} == {r.scenario.key for r in records}
-    assert all((entry["cold"]["n"], entry["warm"]["n"]) == (1, 3) for entry in found)
+    found = contents(records)
+    own = {r.scenario.key for r in records if r.scenario.orchestrator == "argo"}
+    assert {entry["scenario"] for entry in found["cold"]} == own
+    assert all((entry["cold"]["n"], entry["warm"]["n"]) == (1, 3) for entry in found["cold"])
+    (table,) = found["tables"]
+    assert {(entry["orchestrator"], entry["n"], entry["cold"]) for entry in table["rows"]} == {
+        ("argo", 3, 0),
+        ("pods", 4, 1),
+        ("noop", 4, 1),
+    }
+    assert found["ended"]["compared"] == len(records) - found["ended"]["apart"] == len(records) - len(own)
+    only = contents([r.model_copy(update={"cold": True}) for r in study(4)])
+    assert row(only["tables"][0], "argo")["n"] == 4 and only["cold"] == []
+
+
+def test_a_warm_up_is_counted_as_a_first_run_and_nowhere_else() -> None:
+    ups = [made(scenario("argo", "chain", 1, warm_up=True), n, handoff=8.0, cold=True) for n in range(2)]
+    samples = [made(scenario("argo", "chain", 1), 10 + n) for n in range(3)]
+    found = contents([*ups, *samples])
+    (entry,) = found["cold"]
+    assert (entry["scenario"], entry["cold"]["n"], entry["warm"]["n"]) == ("kind/argo/chain-1/default", 2, 3)
+    assert entry["shift"] > 5
+    assert row(found["tables"][0], "argo")["n"] == 3
+    (alone,) = contents(ups)["cold"]
+    assert (alone["scenario"], alone["warm"], alone["shift"]) == (
+        "kind/argo/chain-1/default/warm-up",
+        None,
+        None,
+    )
 
 
 def test_p95_has_an_interval_in_the_report_only_from_72_runs(tmp_path: Path) -> None:

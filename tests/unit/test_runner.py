@@ -1,5 +1,6 @@
 """Carrying out a plan where an orchestrator cannot be deployed: said, recorded, the others go on."""
 
+from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
@@ -10,8 +11,9 @@ from adapters.locks import StateBusy
 from adapters.noop import NoopAdapter
 from adapters.runtimes import NothingToInstall
 from bench import plan as planning
+from bench.cells import cells
 from bench.observe import EmptyScene, Gauge
-from bench.records import Pressure, Scenario
+from bench.records import Pressure, RunRecord, Scenario
 from bench.runner import Progress, Runner
 from bench.store import Store
 
@@ -40,6 +42,10 @@ class TakenAdapter(BrokenAdapter):
     installed = Taken
 
 
+class SettledAdapter(BrokenAdapter):
+    installed = NothingToInstall
+
+
 def scenario(orchestrator: str) -> Scenario:
     return Scenario(
         orchestrator=orchestrator, target="local", workload="chain", configuration="default", steps=1
@@ -62,6 +68,41 @@ def test_what_cannot_be_deployed_is_recorded_once_and_the_others_go_on(tmp_path:
     assert len(missing) == 2, "the next command tries again"
     message = next(each.message for each in told if each.event == "void")
     assert "pod-1: no such table" in message and "next: bench cluster status" in message
+
+
+def test_a_deployment_brings_a_warm_up_that_is_stored_and_no_sample(tmp_path: Path) -> None:
+    """Also when the command begins again: what it deploys anew is warmed up anew."""
+    asked = [scenario("settled"), scenario("settled").model_copy(update={"steps": 3}), scenario("noop")]
+    first = planning.warm_ups(asked[:2])
+    plan = planning.make([*asked, *first], n=2, seed=1, jitter_seconds=0)
+    assert len(plan.slots) == 6
+    told: list[Progress] = []
+
+    def carry_out(most: int) -> list[RunRecord]:
+        with Store.locked(tmp_path) as store:
+            runner = Runner(store, Target.LOCAL, tell=told.append)
+            runner._adapters["settled"] = SettledAdapter()
+            return list(islice(runner.run(plan), most))
+
+    planning.save(tmp_path, plan)
+    records = [*carry_out(4), *carry_out(99)]
+    with Store.locked(tmp_path) as store:
+        assert store.records() == records
+        assert not list(planning.missing(plan, store))
+    ups = [record for record in records if record.scenario.warm_up]
+    assert [record.scenario.key for record in ups] == ["local/settled/chain-1/default/warm-up"] * len(ups)
+    assert [record.sample.index for record in ups] == list(range(len(ups))), "none stands for another"
+    assert all(record.cold for record in ups)
+    samples = [
+        record for record in records if record.scenario.orchestrator == "settled" and record not in ups
+    ]
+    assert len(samples) == 4 and not any(record.cold for record in samples)
+    # A switch from noop and back is a deployment, and so is a new command.
+    assert [event.event for event in told].count("warmed up") == len(ups) >= 2
+    before = {records.index(record) + 1 for record in ups}
+    assert all(records[place].scenario.orchestrator == "settled" for place in before)
+    found = cells(records)
+    assert [cell.key.first for cell in found if not cell.key.undisturbed] == [True]
 
 
 def test_where_the_target_cannot_be_used_the_command_ends_and_stores_nothing(tmp_path: Path) -> None:
