@@ -66,7 +66,7 @@ KUBERNETES = Family(
     _kubernetes_variables(),
 )
 ETCD = Family("etcd", {"etcd": "go.etcd.io/etcd/server/v3"})
-COREDNS = Family("coredns", {"coredns": "github.com/coredns/coredns"})
+COREDNS = Family("coredns", {"coredns": "."})
 ARGO = Family(
     "argo",
     {"workflow-controller": f"{_ARGO}/cmd/workflow-controller", "argoexec": f"{_ARGO}/cmd/argoexec"},
