@@ -1,4 +1,4 @@
-"""Shared fixtures, and how the tests are spread over processes (`pytest -n 4`)."""
+"""Shared fixtures, and how the tests are spread over processes (`pytest -n 5`)."""
 
 import fcntl
 import os
@@ -11,6 +11,7 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 import cluster
+from tests.unit.conftest import wait_for
 
 # They need a cluster that nobody but the user has: `make k8s-target` names it.
 collect_ignore = [] if os.environ.get("BENCH_CONTEXT") else ["k8s"]
@@ -18,8 +19,9 @@ collect_ignore = [] if os.environ.get("BENCH_CONTEXT") else ["k8s"]
 
 CLUSTER, BESIDE = "the cluster", "the cluster, beside others"
 LOCAL, USERS = "the local servers", "local servers of users of their own"
-ALONE = "alone.over"
-"""The file, in the folder that all processes share, which says that the tests with `alone` are over."""
+MADE, ALONE = "cluster.made", "alone.over"
+"""Files in the folder that all processes share: the cluster is there, the tests with `alone` are over."""
+PATIENCE_SECONDS = 3600.0
 
 
 def place_of(nodeid: str) -> str:
@@ -56,7 +58,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need the cluster for themselves come first: the local suites fill the time that they wait."""
+    """Tests that need the cluster for themselves come first there: the local suites fill the time that they wait."""
     items.sort(key=lambda item: not needs_all(item))
 
 
@@ -82,7 +84,16 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster_is_up(shared: Path) -> cluster.ClusterInfo:
     """The real cluster, started if need be: cached stages make that a matter of seconds when it is up."""
     with one_at_a_time(shared / "cluster-up"):
-        return cluster.up()
+        try:
+            return cluster.up()
+        finally:
+            (shared / MADE).touch()
+
+
+def wait_for_the_cluster(session: pytest.Session, shared: Path) -> None:
+    """Local suites begin when the cluster is made, if it is: making it takes all of the CPU, its first tests little."""
+    if any(item.get_closest_marker("kind") for item in session.items):
+        wait_for((shared / MADE).exists, "the cluster to be made, or to fail", PATIENCE_SECONDS)
 
 
 @contextmanager

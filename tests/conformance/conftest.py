@@ -11,10 +11,8 @@ import cluster
 from bench import capabilities
 from bench.environment import fingerprint
 from tests.conformance.suite import FOUND, MUST_PASS, Conformance
-from tests.conftest import ALONE, BESIDE, needs_all, place_of
+from tests.conftest import ALONE, BESIDE, LOCAL, PATIENCE_SECONDS, needs_all, place_of, wait_for_the_cluster
 from tests.unit.conftest import wait_for
-
-PATIENCE_SECONDS = 1800.0
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -112,9 +110,14 @@ def record_conformance(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture(scope="class", autouse=True)
 def turn(request: pytest.FixtureRequest, shared: Path) -> None:
-    """A suite that runs beside others on the cluster begins when no test needs it alone; its images are made before."""
-    begins = shared / ALONE
-    if place_of(request.node.nodeid) != BESIDE or not any(map(needs_all, request.session.items)):
+    """When a suite begins: one that runs beside others on the cluster when no test needs that alone any more.
+
+    The images of those are made before.
+    """
+    begins, place = shared / ALONE, place_of(request.node.nodeid)
+    if place == LOCAL:
+        wait_for_the_cluster(request.session, shared)
+    if place != BESIDE or not any(map(needs_all, request.session.items)):
         return
     if not begins.exists():
         request.getfixturevalue("cluster_is_up")
