@@ -158,10 +158,9 @@ def _starting(target: str, part: recent.Part) -> str:
         shown = _shown(row["orchestrator"], row["configuration"])
         of = rows.setdefault((shown, row["task"], row["work"]), {})
         if row["start"]:
-            within = f"{figures(row['shortest'])} to {figures(row['longest'])}"
-            of[row["by"]] = (
-                f"{seconds(row['start']['value'])} ({within}, n = {row['n']}{', cold' if row['cold'] else ''})"
-            )
+            within = f"{figures(row['shortest'])} to {figures(row['longest'])}, " if row["n"] > 1 else ""
+            cold = ", cold" if row["cold"] else ""
+            of[row["by"]] = f"{seconds(row['start']['value'])} ({within}n = {row['n']}{cold})"
     return "\n".join(
         [
             f"**Until the first step is at work** on **{target}** ({_said(part)}; median, shortest to longest), by "
