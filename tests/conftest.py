@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 import cluster
-from tests.unit.conftest import wait_for
 
 # They need a cluster that nobody but the user has: `make k8s-target` names it.
 collect_ignore = [] if os.environ.get("BENCH_CONTEXT") else ["k8s"]
@@ -19,9 +18,8 @@ collect_ignore = [] if os.environ.get("BENCH_CONTEXT") else ["k8s"]
 
 CLUSTER, BESIDE = "the cluster", "the cluster, beside others"
 LOCAL, USERS = "the local servers", "local servers of users of their own"
-MADE, ALONE = "cluster.made", "alone.over"
-"""Files in the folder that all processes share: the cluster is there, the tests with `alone` are over."""
-PATIENCE_SECONDS = 3600.0
+ALONE = "alone.over"
+"""The file, in the folder that all processes share, which says that the tests with `alone` are over."""
 
 
 def place_of(nodeid: str) -> str:
@@ -84,16 +82,17 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def cluster_is_up(shared: Path) -> cluster.ClusterInfo:
     """The real cluster, started if need be: cached stages make that a matter of seconds when it is up."""
     with one_at_a_time(shared / "cluster-up"):
-        try:
-            return cluster.up()
-        finally:
-            (shared / MADE).touch()
+        return cluster.up()
 
 
-def wait_for_the_cluster(session: pytest.Session, shared: Path) -> None:
-    """Local suites begin when the cluster is made, if it is: making it takes all of the CPU, its first tests little."""
-    if any(item.get_closest_marker("kind") for item in session.items):
-        wait_for((shared / MADE).exists, "the cluster to be made, or to fail", PATIENCE_SECONDS)
+def after_the_cluster(request: pytest.FixtureRequest) -> None:
+    """Local suites begin when the cluster is made, if it is: making it takes all of the CPU, its first tests little.
+
+    Where it cannot be made, the tests on it say so.
+    """
+    if any(item.get_closest_marker("kind") for item in request.session.items):
+        with suppress(cluster.ClusterError):
+            request.getfixturevalue("cluster_is_up")
 
 
 @contextmanager

@@ -11,8 +11,10 @@ import cluster
 from bench import capabilities
 from bench.environment import fingerprint
 from tests.conformance.suite import FOUND, MUST_PASS, Conformance
-from tests.conftest import ALONE, BESIDE, LOCAL, PATIENCE_SECONDS, needs_all, place_of, wait_for_the_cluster
+from tests.conftest import ALONE, BESIDE, LOCAL, after_the_cluster, needs_all, place_of
 from tests.unit.conftest import wait_for
+
+PATIENCE_SECONDS = 3600.0
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -116,7 +118,7 @@ def turn(request: pytest.FixtureRequest, shared: Path) -> None:
     """
     begins, place = shared / ALONE, place_of(request.node.nodeid)
     if place == LOCAL:
-        wait_for_the_cluster(request.session, shared)
+        after_the_cluster(request)
     if place != BESIDE or not any(map(needs_all, request.session.items)):
         return
     if not begins.exists():

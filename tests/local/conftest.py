@@ -1,13 +1,11 @@
 """Commands on servers of their own."""
 
-from pathlib import Path
-
 import pytest
 
-from tests.conftest import wait_for_the_cluster
+from tests.conftest import after_the_cluster
 
 
 @pytest.fixture(scope="session", autouse=True)
-def cpu(request: pytest.FixtureRequest, shared: Path) -> None:
+def cpu(request: pytest.FixtureRequest) -> None:
     """Not while the cluster is made."""
-    wait_for_the_cluster(request.session, shared)
+    after_the_cluster(request)
