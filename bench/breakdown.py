@@ -398,7 +398,9 @@ def _steps(
             if other != member and not any(a.succeeded for a in grouped.get((other.step, other.index), []))
         )
         ahead = scenario.trigger == "schedule" and not links
-        links += _member_links(phase, member, in_lane, grouped, errors, not links, ahead, calls)
+        links += _member_links(
+            phase, member, in_lane, grouped, errors, first=not links, ahead=ahead, calls=calls
+        )
     return links
 
 

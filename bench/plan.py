@@ -141,11 +141,17 @@ def _block(scenarios: Sequence[Scenario], source: random.Random) -> list[int]:
 
 def warm_ups(scenarios: Iterable[Scenario]) -> list[Scenario]:
     """The run that follows a deployment, for each configuration: a step that does nearly nothing."""
-    fields = ("orchestrator", "target", "configuration", "variant")
-    wanted = dict.fromkeys(tuple(getattr(scenario, name) for name in fields) for scenario in scenarios)
     return [
-        Scenario(**dict(zip(fields, values, strict=True)), workload="chain", steps=1, warm_up=True)
-        for values in wanted
+        Scenario(
+            orchestrator=of.orchestrator,
+            target=of.target,
+            configuration=of.configuration,
+            variant=of.variant,
+            workload="chain",
+            steps=1,
+            warm_up=True,
+        )
+        for of in {(each.orchestrator, each.configuration): each for each in scenarios}.values()
     ]
 
 

@@ -378,10 +378,8 @@ def _execute(options: Options, store: Store, target: Target, plan: Plan, console
         def tell(event: Event) -> None:
             name = event.scenario.key
             match event.event:
-                case "recorded" if event.record is not None:
+                case "recorded" | "warmed up" if event.record is not None:
                     bar.update(task, completed=event.done)
-                    console.print(line(event.record, event.done, event.total))
-                case "warmed up" if event.record is not None:
                     console.print(line(event.record, event.done, event.total))
                 case "void":
                     errors.print(f"void: {name} [{event.index}]: {event.message}", markup=False)

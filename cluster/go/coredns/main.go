@@ -1,5 +1,5 @@
 // CoreDNS with the plugins that kubeadm's Corefile names, and no others: as released it brings the clients of
-// several clouds along, which take most of the time of compiling it.
+// several clouds along, 1278 packages to compile instead of 773 (`go list -deps`).
 //
 // https://coredns.io/2017/07/25/compile-time-enabling-or-disabling-plugins/
 package main
