@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from typing import Any
 
@@ -14,10 +15,11 @@ from adapters.kube import Kube, explained
 
 
 class Forward:
-    """Listens on loopback; each connection is carried to a ready pod of `app`, whichever that is at the moment.
+    """Listens on loopback; each connection is carried to a pod of `app`, whichever that is at the moment.
 
-    Lasts as long as this process. A connection that cannot be carried is closed, which its client sees as an
-    answer that never came.
+    A ready one if there is: a server that is too busy to answer its probe in time is slow, not gone. Lasts as long
+    as this process. A connection that cannot be carried is closed, which its client sees as an answer that never
+    came.
     """
 
     def __init__(self, kube: Kube, namespace: str, app: str, port: int) -> None:
@@ -58,27 +60,30 @@ class Forward:
             far.close()
 
     def _connect(self) -> Any:
-        """A connection to a pod. Raises `LookupError` where none is ready, and what the client raises."""
+        """A connection to a pod. Raises `LookupError` where none runs, and what the client raises."""
         with explained(f"looking for a pod of {self._app}"):
             pods = self._kube.core.list_namespaced_pod(
                 self._namespace, label_selector=f"app={self._app}"
             ).items
-        ready = [pod.metadata.name for pod in pods if _is_ready(pod)]
-        if not ready:
-            raise LookupError(f"no pod of {self._app} is ready")
+        name = chosen(pods)
         # A client of its own: for as long as it lasts, the call replaces how its client sends requests.
         core = client.CoreV1Api(client.ApiClient(self._kube.api.configuration))
         carried = portforward(
-            core.connect_get_namespaced_pod_portforward, ready[0], self._namespace, ports=str(self._port)
+            core.connect_get_namespaced_pod_portforward, name, self._namespace, ports=str(self._port)
         )
         return carried.socket(self._port)
 
 
+def chosen(pods: Iterable[Any]) -> str:
+    """The name of the pod to go to: a running one, ready before others. Raises `LookupError` where none runs."""
+    running = [pod for pod in pods if pod.status.phase == "Running" and not pod.metadata.deletion_timestamp]
+    if not running:
+        raise LookupError("no pod runs")
+    return str(max(running, key=_is_ready).metadata.name)
+
+
 def _is_ready(pod: Any) -> bool:
-    conditions = pod.status.conditions or []
-    return pod.metadata.deletion_timestamp is None and any(
-        each.type == "Ready" and each.status == "True" for each in conditions
-    )
+    return any(each.type == "Ready" and each.status == "True" for each in pod.status.conditions or [])
 
 
 def _pour(source: Any, into: Any) -> None:

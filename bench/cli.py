@@ -143,8 +143,9 @@ def run(
     max_steal: Annotated[
         str,
         typer.Option(
+            envvar="BENCH_MAX_STEAL",
             help="A run during which others took more than this share of this machine's CPU time (steal) is void "
-            "and repeated."
+            "and repeated.",
         ),
     ] = "20%",
     seed: Annotated[

@@ -11,6 +11,11 @@ import pytest
 from xdist.scheduler import LoadScopeScheduling
 
 import cluster
+from adapters.base import BenchError, Target
+from adapters.targets import connect
+
+# What is measured here is thrown away: a run counts on a machine shared with others, however busy they are.
+os.environ["BENCH_MAX_STEAL"] = "99%"
 
 # They need a cluster that nobody but the user has: `make k8s-target` names it.
 collect_ignore = [] if os.environ.get("BENCH_CONTEXT") else ["k8s"]
@@ -63,6 +68,37 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def needs_all(item: pytest.Item) -> bool:
     """The test waits for nobody on the cluster, and all others there wait for it."""
     return isinstance(item, pytest.Function) and "alone" in item.fixturenames
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """A test on the cluster that fails shows what was there at that moment."""
+    report = yield
+    if report.failed and item.get_closest_marker("kind"):
+        report.sections.append(("the cluster", _pods_now()))
+    return report
+
+
+def _pods_now() -> str:
+    """Every pod with its phase, restarts, and why its containers ended last; or why that cannot be told."""
+    try:
+        pods = connect(Target.KIND).kube.core.list_pod_for_all_namespaces().items
+    except BenchError as error:
+        return error.message
+    return "\n".join(_state(pod) for pod in pods)
+
+
+def _state(pod: Any) -> str:
+    containers = pod.status.container_statuses or []
+    ended = [each.last_state.terminated for each in containers if each.last_state.terminated]
+    return " ".join(
+        (
+            f"{pod.metadata.namespace}/{pod.metadata.name} {pod.status.phase}",
+            f"ready {sum(each.ready for each in containers)}/{len(containers)}",
+            f"restarts {sum(each.restart_count for each in containers)}",
+            *(f"{each.reason} ({each.exit_code}) at {each.finished_at}" for each in ended),
+        )
+    )
 
 
 @pytest.hookimpl(optionalhook=True)
