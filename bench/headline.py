@@ -1,9 +1,11 @@
 """The short tables of the README, from stored results alone: `bench report --readme README.md` writes it anew."""
 
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from adapters.base import BenchError
 from bench import aftermath, lineage, recent, starts
@@ -226,12 +228,23 @@ def times(folder: Path) -> str:
         lines = (folder / COMMANDS).read_text(encoding="utf-8").splitlines()
     except FileNotFoundError:
         return ""
-    newest = {(row["command"], row["caches"]): row for row in map(json.loads, lines)}
-    return "\n".join(
-        f"- `{row['command']}`, {row['caches']}: {row['seconds'] // 60:.0f}:{row['seconds'] % 60:02.0f} min on "
-        f"{row['cores']} cores ({row['recorded_at'][:10]}, one run)"
-        for row in newest.values()
-    )
+    rows = defaultdict(list)
+    for row in map(json.loads, lines):
+        rows[row["command"], row["caches"]].append(row)
+    return "\n".join(f"- `{command}`, {caches}: {_timed(rows)}" for (command, caches), rows in rows.items())
+
+
+def _timed(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The newest time of one command, and between which times all of its runs were."""
+    newest = max(rows, key=lambda row: row["recorded_at"])
+    seconds_of = [row["seconds"] for row in rows]
+    runs = f"{len(rows)} runs: {_minutes(min(seconds_of))} to {_minutes(max(seconds_of))}"
+    said = (newest["recorded_at"][:10], newest["note"], runs if len(rows) > 1 else "one run")
+    return f"{_minutes(newest['seconds'])} min on {newest['cores']} cores ({'; '.join(filter(None, said))})"
+
+
+def _minutes(total: float) -> str:
+    return f"{round(total) // 60}:{round(total) % 60:02}"
 
 
 def write(readme: Path, records: Sequence[RunRecord], folder: Path) -> None:

@@ -34,13 +34,17 @@ def test_the_stored_report_is_rebuilt_byte_for_byte(tmp_path: Path) -> None:
         assert filecmp.cmp(path, RESULTS / path.name, shallow=False), path.name
 
 
-def test_the_times_are_the_newest_of_each_command_and_state(tmp_path: Path) -> None:
-    row = {"command": "./quickstart", "caches": "warm", "cores": 2, "recorded_at": "2026-01-02T00:00:00Z"}
-    rows = [{**row, "seconds": 900}, {**row, "seconds": 301.2}, {**row, "caches": "cold", "seconds": 777}]
+def test_the_times_are_the_newest_of_each_command_and_state_and_how_far_they_lie_apart(
+    tmp_path: Path,
+) -> None:
+    row = {"command": "./quickstart", "caches": "warm", "note": "", "cores": 2}
+    old, new = {**row, "recorded_at": "2026-01-02T00:00:00Z"}, {**row, "recorded_at": "2026-01-03T00:00:00Z"}
+    rows = [{**new, "seconds": 301.2, "note": "quiet"}, {**old, "seconds": 899.9}]
+    rows += [{**old, "caches": "cold", "seconds": 777}]
     (tmp_path / headline.COMMANDS).write_text("".join(json.dumps(each) + "\n" for each in rows))
     assert headline.times(tmp_path).splitlines() == [
-        "- `./quickstart`, warm: 5:01 min on 2 cores (2026-01-02, one run)",
-        "- `./quickstart`, cold: 12:57 min on 2 cores (2026-01-02, one run)",
+        "- `./quickstart`, warm: 5:01 min on 2 cores (2026-01-03; quiet; 2 runs: 5:01 to 15:00)",
+        "- `./quickstart`, cold: 12:57 min on 2 cores (2026-01-02; one run)",
     ]
 
 
