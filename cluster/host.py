@@ -7,7 +7,11 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
+
+from tenacity import Retrying, stop_after_attempt, wait_fixed
 
 from cluster import pins
 from cluster.errors import ClusterError
@@ -63,16 +67,32 @@ def ensure_packages(log: Log, programs: dict[str, str]) -> None:
     missing = sorted({package for program, package in programs.items() if not find_program(program)})
     if not missing:
         return
-    command = f"apt-get install --no-install-recommends -y {' '.join(missing)}"
-    if not is_root() or not shutil.which("apt-get"):
+    if not may_install():
         raise ClusterError(
             f"Missing programs, in the Debian packages {', '.join(missing)}.",
             kept="nothing was changed.",
-            remedy=f"sudo {command}",
+            remedy=f"sudo apt-get install --no-install-recommends -y {' '.join(missing)}",
         )
+    apt_install(log.run, missing)
+
+
+def may_install() -> bool:
+    """Whether apt is here and we are root."""
+    return is_root() and shutil.which("apt-get") is not None
+
+
+def apt_install(run: Callable[..., Any], packages: Sequence[str]) -> None:
+    """Install Debian packages; `run` takes a command, `env` and `timeout`, and raises where the command fails.
+
+    Another apt at work is waited for: up to 15 minutes where it installs; where it only renews its lists, which apt
+    has no waiting for, we ask again a few times. Raises what `run` does.
+    """
     env = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    log.run(["apt-get", "update"], env=env, timeout=300)
-    log.run(command.split(), env=env, timeout=900)
+    for attempt in Retrying(stop=stop_after_attempt(6), wait=wait_fixed(5), reraise=True):
+        with attempt:
+            run(["apt-get", "update"], env=env, timeout=300)
+    words = ["install", "--no-install-recommends", "-y", *packages]
+    run(["apt-get", "-o", "DPkg::Lock::Timeout=900", *words], env=env, timeout=1800)
 
 
 def find_program(name: str) -> str | None:

@@ -2,11 +2,11 @@
 
 import html
 import json
-import os
 import re
 import shutil
 import subprocess
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 
 from bench.report import build
 from bench.store import Store
+from cluster import host
 from tests.unit.made_records import made, scenario
 from tests.unit.test_lineage import asked, complete
 
@@ -74,10 +75,9 @@ def chromium() -> str:
     for name in ("chromium", "chromium-browser", "google-chrome"):
         if found := shutil.which(name):
             return found
-    if os.geteuid() != 0 or not shutil.which("apt-get"):
+    if not host.may_install():
         pytest.skip("needs Chromium: apt-get install chromium")
-    for words in (["update", "-q"], ["install", "-y", "-q", "--no-install-recommends", "chromium"]):
-        subprocess.run(["apt-get", *words], check=True, capture_output=True, timeout=600)
+    host.apt_install(partial(subprocess.run, check=True, capture_output=True), ["chromium"])
     found = shutil.which("chromium")
     assert found
     return found

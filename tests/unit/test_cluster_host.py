@@ -14,6 +14,7 @@ from cluster import engine, host, images, kind_cluster, lifecycle, pins, state
 from cluster.engine import Docker
 from cluster.errors import ClusterError
 from cluster.gobuild import ARGO, ARGO_EVENTS, COREDNS, ETCD, KIND, KUBERNETES, NATS, VERSITYGW
+from cluster.stages import CommandFailed
 from cluster.state import DATA, ClusterInfo, Paths
 
 DOCKER = Docker(Path("/usr/bin/docker"))
@@ -162,6 +163,27 @@ def test_a_missing_package_without_root_names_the_command(
     with pytest.raises(ClusterError) as raised:
         host.ensure_packages(None, {"dockerd": "docker.io", "debootstrap": "debootstrap"})  # type: ignore[arg-type]
     assert raised.value.remedy == "sudo apt-get install --no-install-recommends -y debootstrap docker.io"
+
+
+def test_another_apt_at_work_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """apt waits for a lock on packages when told to, and never for the one on its lists."""
+    monkeypatch.setattr("tenacity.nap.time.sleep", lambda seconds: None)
+    asked: list[list[str]] = []
+
+    def run(command: list[str], **more: object) -> None:
+        asked.append(command)
+        if len(asked) < 3:
+            raise CommandFailed("`apt-get` ended with exit code 100")
+
+    host.apt_install(run, ["chromium"])
+    assert [command[1] for command in asked[:-1]] == ["update"] * 3
+    assert asked[-1][1:3] == ["-o", "DPkg::Lock::Timeout=900"]
+
+    def refuse(command: list[str], **more: object) -> None:
+        raise CommandFailed("no network")
+
+    with pytest.raises(CommandFailed):
+        host.apt_install(refuse, ["chromium"])
 
 
 @pytest.mark.skipif(shutil.which("go") is None, reason="needs Go")
