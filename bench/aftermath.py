@@ -8,6 +8,7 @@ from bench import faults, recent
 from bench.cells import Cell, load
 from bench.records import RunRecord
 from bench.statistics import median, proportion
+from bench.verify import did_its_work
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Aftermath:
     """What one run shows of its fault. Seconds are from the strike; None where it did not come to that."""
 
     recovered: bool
-    """The run succeeded and the struck step finished."""
+    """The run succeeded, the struck step finished, and so did all after it: the model promoted is the one served."""
     attempts: int
     """Starts of the struck step in the ledger."""
     claimed: int | None
@@ -41,9 +42,12 @@ class Aftermath:
 
 
 def aftermath(record: RunRecord) -> Aftermath | None:
-    """What the stored clocks say of a run with a fault; None where it never struck, or the clocks go backwards."""
+    """What the stored clocks say of a run with a fault.
+
+    None where it never struck, the run is void for another reason, or the clocks go backwards.
+    """
     at = faults.struck_ns(record)
-    if at is None or not record.scenario.fault or record.backwards:
+    if at is None or not record.scenario.fault or record.status == "void" or record.backwards:
         return None
     step = faults.STRUCK[record.scenario.workload]
     starts = [e for e in record.ledger if e["event"] == "start" and e["step"] == step]
@@ -54,7 +58,7 @@ def aftermath(record: RunRecord) -> Aftermath | None:
     told = claimed if len(claimed) >= len(starts) else []
     ended = min((a.finished for a in told if a.finished is not None), default=None)
     return Aftermath(
-        recovered=record.status == "succeeded" and bool(finishes),
+        recovered=record.status == "succeeded" and bool(finishes) and did_its_work(record.verification),
         attempts=len(starts),
         claimed=len(claimed) if timeline else None,
         finishes=len(finishes),

@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bench.cells import Cell, comparable, makespan
+from bench.cells import CONTROLS, Cell, comparable, makespan
 from bench.statistics import difference, judge_rows, median_estimate
 
 FEWEST = 3
 """Runs of one plan that are worth a comparison."""
+SAME = ("no difference", "cannot tell")
+"""How a verdict begins that tells no two apart."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,24 @@ def rows(found: Sequence[Cell]) -> list[dict[str, Any]]:
     made = [row for members in scenarios.values() for row in _of_scenario(members)]
     judge_rows(made)
     return made
+
+
+def said(made: Sequence[dict[str, Any]]) -> str:
+    """What the A/A pairs of `rows` say of the differences between other rows, in a sentence or two."""
+    compared = [row for row in made if row["difference"]]
+    if not compared:
+        return "No scenario was measured twice under the same conditions (A/A): how far chance alone goes is not known."
+    text = f"Of {len(compared)} scenario{'s' * (len(compared) > 1)} measured twice under the same conditions (A/A) "
+    apart = [row for row in compared if not row["difference"]["verdict"].startswith(SAME)]
+    if apart:
+        shifts = ", ".join(
+            f"{row['scenario']} by {row['difference']['shift'] / row['first']['value']:+.0%}" for row in apart
+        )
+        text += f"these came out different: {shifts}. A difference no larger than that may be the machine's."
+    else:
+        text += "none came out different, as far as so few runs can tell."
+    measured = {row["scenario"].split("/")[1] for row in compared}
+    return text if measured - set(CONTROLS) else f"{text} No orchestrator is among them yet."
 
 
 def _plans(cell: Cell) -> list[_Planned]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import Any
 
-from bench.cells import CONTROLS, Cell, makespan, pairs
+from bench.cells import CONTROLS, Cell, makespan, pairs, unlike
 from bench.grouping import Group
 from bench.statistics import Difference, difference, judge_rows, median, paired_difference
 
@@ -55,14 +55,17 @@ def shipped(found: Sequence[Cell]) -> list[Cell]:
 
 def _rows(members: Sequence[Cell]) -> list[dict[str, Any]]:
     both = [(a, b) for a, b in combinations(members, 2) if a.key.orchestrator != b.key.orchestrator]
-    made = [_row(one, other, len(both)) for one, other in both]
+    tests = sum(not unlike(one, other) for one, other in both)
+    made = [_row(one, other, tests) for one, other in both]
     judge_rows(made)
     return made
 
 
 def _row(one: Cell, other: Cell, tests: int) -> dict[str, Any]:
-    within, found = _difference(one, other, tests)
+    why = unlike(one, other)
+    within, found = (False, None) if why else _difference(one, other, tests)
     return {
+        "not_compared": why,
         "first": {**one.who, "makespan": median(one.values(makespan))},
         "second": {**other.who, "makespan": median(other.values(makespan))},
         "paired": within,

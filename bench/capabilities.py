@@ -138,7 +138,7 @@ def stale(found: Iterable[Conformance]) -> list[str]:
 def table(found: Sequence[Conformance]) -> str:
     """Markdown: a row for each capability, a column for each adapter and target, every gap with its reason."""
     notes: list[str] = []
-    heads = [f"{one.adapter}, {one.target}" for one in found]
+    heads = [f"{one.adapter} {one.configuration}, {one.target}" for one in found]
     lines = [
         "| " + " | ".join(["what the conformance suite asks", *heads]) + " |",
         "|---" * (len(heads) + 1) + "|",

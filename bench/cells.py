@@ -24,6 +24,10 @@ STAND_IN = " (stand-in: "
 """How an adapter's version says that an image is not the vendor's; what it is instead follows."""
 
 
+ORCHESTRATORS = ("argo", "kfp", "airflow", "prefect", "dagster")
+"""What the comparison is about: each has a row in every table, if only to say that nothing is stored."""
+
+
 BUSY = 0.5
 """A row above this median CPU pressure is marked: half of the time something waited for a CPU."""
 
@@ -310,8 +314,9 @@ def key_of(record: RunRecord) -> CellKey:
 def cells(records: Iterable[RunRecord]) -> list[Cell]:
     """One cell for each scenario and environment, sorted; the order of the records does not matter.
 
-    Where a scenario has samples that were the first after a switch and others, the first are a cell of their own:
-    a server that was just started is slower, and how many of n are such would say how large the median is.
+    Where a scenario has samples that were the first after a switch and others, the first are a cell of their own,
+    with those that failed: a server that was just started is slower, and how many of n are such would say how large
+    the median is.
 
     Runs that ended before the target told its facts carry a fingerprint cut short: where none of them was
     measured and just one cell of the scenario has those facts and more, they are that cell's.
@@ -335,8 +340,8 @@ def cells(records: Iterable[RunRecord]) -> list[Cell]:
             continue
         split: dict[bool, list[RunRecord]] = {True: [], False: []}
         for record in grouped[key]:
-            split[record.cold and is_measured(record)].append(record)
-        if split[True] and any(is_measured(record) for record in split[False]):
+            split[record.cold and record.status not in ("void", "unsupported")].append(record)
+        if any(map(is_measured, split[True])) and any(map(is_measured, split[False])):
             grouped[key] = split[False]
             grouped.setdefault(replace(key, first=True), []).extend(split[True])
     return [Cell(key, tuple(sorted(members, key=_order))) for key, members in sorted(grouped.items())]
@@ -369,6 +374,15 @@ def comparable(one: Cell, other: Cell, strict: bool = False) -> list[str]:
     a, b = one.blocking, other.blocking
     names = a.keys() | b.keys() if strict and one.key.orchestrator != "noop" else a.keys() & b.keys()
     return sorted(name for name in names if a.get(name) != b.get(name))
+
+
+def unlike(one: Cell, other: Cell) -> str:
+    """Why two orchestrators' cells are not set against each other; empty where they are."""
+    return (
+        "first runs after a switch on one side, later ones on the other"
+        if one.all_cold != other.all_cold
+        else ""
+    )
 
 
 def floor_of(cell: Cell, found: Sequence[Cell]) -> Cell | None:

@@ -206,6 +206,7 @@ def run(
 ) -> None:
     """Measure a workload on one or more orchestrators; store raw results, show where the time went."""
     from bench import pilot, run_command
+    from bench.plan import Limits
 
     struck = _split(fault or []) or (("exception",) if lineage else ())
     run_command.run(
@@ -222,14 +223,16 @@ def run(
             parameters=_parameters(set_ or []),
             controls=controls,
             warm_up=warm_up,
-            deadline_seconds=deadline,
-            jitter_seconds=jitter,
-            idle_seconds=idle,
+            limits=Limits(
+                deadline_seconds=deadline,
+                max_steal=pilot.share("--max-steal", max_steal),
+                jitter_seconds=jitter,
+                idle_seconds=idle,
+            ),
             observers=_observers(observer),
             concurrent=_counts("--concurrent", concurrent),
             triggers=_some("--trigger", trigger, get_args(Trigger)),
             retries=_some("--retries", retries, get_args(RetryPolicy)),
-            max_steal=pilot.share("--max-steal", max_steal),
             seed=seed,
             fresh=fresh,
             keep=keep,

@@ -4,13 +4,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from bench.cells import Cell, estimated, makespan
+from bench.cells import Cell, estimated, makespan, unlike
 from bench.records import RunRecord
 from bench.statistics import median
 
 
 def rows(found: Sequence[Cell]) -> list[dict[str, Any]]:
-    """One for each cell whose samples are several runs, with the same work alone beside it. Seconds."""
+    """One for each cell whose samples are several runs, with the same work alone beside it. Seconds.
+
+    First runs after a switch are not set beside later ones.
+    """
     alone = {cell.key: cell for cell in found if cell.measured}
     return [
         _row(cell, alone.get(replace(cell.key, concurrent=1)))
@@ -20,7 +23,8 @@ def rows(found: Sequence[Cell]) -> list[dict[str, Any]]:
 
 
 def _row(cell: Cell, alone: Cell | None) -> dict[str, Any]:
-    together, single = estimated(cell, makespan), estimated(alone, makespan)
+    together = estimated(cell, makespan)
+    single = None if alone is None or unlike(cell, alone) else estimated(alone, makespan)
     return {
         "target": cell.key.target,
         **cell.who,

@@ -108,7 +108,7 @@ def _together(runs: int) -> Callable[[CellKey], bool]:
 
 
 def _asked(cell: Cell) -> int:
-    return sum(bool(record.lineage) for record in cell.records)
+    return sum(bool(record.lineage) and record.status != "void" for record in cell.records)
 
 
 @dataclass

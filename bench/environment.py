@@ -1,5 +1,6 @@
 """The environment fingerprint: what makes results comparable, and what is only good to know."""
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -32,6 +33,7 @@ def fingerprint(facts: Mapping[str, str], versions: Mapping[str, str]) -> Enviro
         "system": _system(),
         "harness": _installed("orchestrator-bench"),
         "commit": _commit(),
+        "boot": _boot(),
         **{name: value for name, value in facts.items() if name not in BLOCKING_FACTS},
     }
     return Environment(blocking=blocking, informational=informational)
@@ -43,6 +45,16 @@ def _cpu_model() -> str:
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return platform.machine()
+
+
+@cache
+def _boot() -> str:
+    """Of which start of this machine: rows of one boot are of one machine, which the blocking facts do not say."""
+    try:
+        text = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except OSError:
+        return "unknown"
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 @cache

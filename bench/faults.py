@@ -53,7 +53,8 @@ FAULTS = {
 }
 
 POLICIES = {
-    "equal": "equal policy: three attempts, no delay between them, in every orchestrator",
+    "equal": "equal policy: three attempts, no delay of ours between them, in every orchestrator (Argo's "
+    "`retryPolicy` is `Always`, as its default does not retry a deleted pod)",
     "shipped": "as shipped: no retry setting of ours, what each orchestrator does by itself",
 }
 """What the pipelines of all adapters say of retries."""

@@ -8,8 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from adapters.base import BenchError
-from bench import aftermath, lineage, recent, starts
-from bench.cells import BUSY, FLOORS, Cell, cells, floor_of, load, makespan, overhead, ratio_to_floor
+from bench import aftermath, capabilities, coverage, lineage, recent, starts
+from bench.capabilities import Conformance
+from bench.cells import (
+    BUSY,
+    FLOORS,
+    ORCHESTRATORS,
+    Cell,
+    cells,
+    floor_of,
+    is_measured,
+    load,
+    makespan,
+    overhead,
+    ratio_to_floor,
+)
 from bench.drawing import figures, seconds
 from bench.faults import FAULTS, STRUCK, WORK_SECONDS
 from bench.records import RunRecord
@@ -32,8 +45,14 @@ FAILING = (
 )
 ASKED = (
     "**Lineage**: thirteen questions to each orchestrator's own store, after a run of the pipeline in which the first "
-    f"attempt of `{STRUCK['pipeline']}` raised, retries equal. Question 12 counts as answered where what was known of "
+    f"attempt of `{STRUCK['pipeline']}` raised, retries equal. What counts is what the pipeline's own way of handing "
+    "values on leaves there: nothing is added for the sake of lineage but in `assets` and `openlineage` "
+    "([why that matters](docs/limits.md)). Question 12 counts as answered where what was known of "
     "questions 1 to 4 is known still once the run's objects are gone, however little: the last column says how much."
+)
+FIRST_ONLY = (
+    "Where k is n, all runs are first ones after a deployment or a switch. What those take more differs by "
+    "orchestrator ([how much](docs/results/report.md#first-run-after-a-switch))."
 )
 BEGIN, END = "<!-- results: made by `bench report --readme` -->", "<!-- /results -->"
 TIMES_BEGIN, TIMES_END = "<!-- times: made by `bench report --readme` -->", "<!-- /times -->"
@@ -61,8 +80,30 @@ def table(records: Sequence[RunRecord]) -> str:
                 "| orchestrator | setting | n (cold) | makespan, median | overhead, median | × floor |",
                 "|---|---|--:|--:|--:|--:|",
                 *(_row(cell, part.around) for cell in (*part.rows, *floors.values())),
+                *(["", FIRST_ONLY] if any(cell.all_cold for cell in part.rows) else []),
             ]
     return "\n".join(lines)
+
+
+def machines(records: Sequence[RunRecord]) -> str:
+    """On how large a machine the stored runs were measured, newest first."""
+    newest = {
+        (facts.get("cores", "?"), facts.get("cpu", "?"), facts.get("memory_gib", "?")): record.recorded_at
+        for record in sorted(records, key=lambda record: record.recorded_at)
+        if is_measured(record) and (facts := record.environment.deciding)
+    }
+    kinds = sorted(newest, key=lambda kind: newest[kind], reverse=True)
+    said = "; ".join(f"{cores} cores ({cpu}), {memory} GiB" for cores, cpu, memory in kinds)
+    return f"All of it on one machine each time: {said}." if said else ""
+
+
+def unmeasured(records: Sequence[RunRecord], verdicts: Sequence[Conformance]) -> str:
+    """What the harness can measure and no stored run has, with no known reason why not."""
+    if not records:
+        return ""
+    gaps = coverage.table(cells(records), ORCHESTRATORS, verdicts)["gaps"]
+    lines = [f"- {name}: {'; '.join(where)}" for name, where in gaps.items() if where]
+    return "\n".join(["**Not measured yet**", "", *lines]) if lines else ""
 
 
 def kept(records: Sequence[RunRecord]) -> str:
@@ -189,8 +230,8 @@ def _said(part: recent.Part) -> str:
     if part.differs is None:
         return part.days
     return (
-        f"{part.days}, in another environment than the table above, differing in {', '.join(part.differs)}: "
-        "only what it has not"
+        f"older, {part.days}; other {', '.join(part.differs)}, perhaps another machine: set it against its own floor; "
+        "only what the table above lacks"
     )
 
 
@@ -207,7 +248,7 @@ def _row(cell: Cell, members: Sequence[Cell]) -> str:
         f"{len(cell.measured)} ({cell.cold})" if cell.cold else str(len(cell.measured)),
         _text(cell.estimate(makespan), " s"),
         _text(cell.estimate(overhead), " s"),
-        _text(ratio.estimate, "") if ratio else "",
+        _text(ratio.estimate, "") if ratio else "1" if name in FLOORS.values() else "—",
     )
     return "| " + " | ".join(values) + " |"
 
@@ -248,11 +289,19 @@ def _minutes(total: float) -> str:
 
 
 def write(readme: Path, records: Sequence[RunRecord], folder: Path) -> None:
-    """Put tables and times between their marks in `readme`; `folder` has the timed commands.
+    """Put tables and times between their marks in `readme`; `folder` has the timed commands and verdicts.
 
     Raises `BenchError` where marks are missing.
     """
-    tables = "\n\n".join(filter(None, (table(records), kept(records), started(records))))
+    verdicts = capabilities.load(folder)
+    texts = (
+        machines(records),
+        table(records),
+        kept(records),
+        started(records),
+        unmeasured(records, verdicts),
+    )
+    tables = "\n\n".join(filter(None, texts))
     text = _between(readme, readme.read_text(encoding="utf-8"), BEGIN, END, tables)
     if said := times(folder):
         text = _between(readme, text, TIMES_BEGIN, TIMES_END, said)

@@ -174,7 +174,7 @@ def columns(found: Sequence[Cell]) -> list[dict[str, Any]]:
     """One for each cell with answers: how often each question was answered, wrong, absent, and what was missing."""
     made = []
     for cell in found:
-        runs = [record.lineage for record in cell.records if record.lineage]
+        runs = [record.lineage for record in cell.records if record.lineage and record.status != "void"]
         if not runs:
             continue
         answers = {each: [a for run in runs for a in run if a.question == each] for each in QUESTIONS}

@@ -11,12 +11,15 @@ from bench.statistics import median, paired_ratio
 
 
 def rows(found: Sequence[Cell]) -> list[dict[str, Any]]:
-    """One for each cell that was also measured with the observer off, in the same blocks."""
+    """One for each cell that was also measured with the observer off, in the same blocks.
+
+    Only pairs of two first runs after a switch, or of two later ones: the order within a block says which is first.
+    """
     usual = {cell.key: cell for cell in found}
     made = []
     for off in found:
         on = usual.get(replace(off.key, observer="")) if off.key.observer == "off" else None
-        both = pairs(off, on) if on is not None else []
+        both = [pair for first in (True, False) if on for pair in pairs(_only(off, first), _only(on, first))]
         if on is None or not both:
             continue
         made.append(
@@ -29,6 +32,10 @@ def rows(found: Sequence[Cell]) -> list[dict[str, Any]]:
             }
         )
     return made
+
+
+def _only(cell: Cell, first: bool) -> Cell:
+    return Cell(cell.key, tuple(record for record in cell.records if record.cold is first))
 
 
 def ledger(found: Sequence[Cell]) -> list[dict[str, Any]]:

@@ -74,6 +74,16 @@ def samples_for(found: Mapping[str, Sequence[float]], precision: float) -> tuple
     return wanted[key], key
 
 
+def asked_by(results: Path, pilot: Plan) -> Plan | None:
+    """The unfinished plan whose number of samples this pilot has said."""
+    store = Store(results)
+    return planning.newest(
+        plan
+        for plan in planning.stored(results)
+        if plan.pilot == pilot.plan_id and any(True for _ in planning.missing(plan, store))
+    )
+
+
 def current(results: Path, store: Store, digest: str) -> Plan | None:
     """The newest pilot of the same request that is unfinished or whose answer has not been used up."""
     results_store = Store(results)

@@ -30,6 +30,19 @@ class Slot(Frozen):
     jitter_seconds: float
 
 
+class Limits(Frozen):
+    """Under which a plan's runs count, and how they are spread: stated beforehand, the same for all of them."""
+
+    deadline_seconds: float = 1800.0
+    max_steal: float = 1.0
+    jitter_seconds: float = 0.0
+    idle_seconds: float = 0.0
+
+
+NO_LIMITS = Limits()
+"""No run is void for what others take, and none waits before it is submitted."""
+
+
 class Plan(Frozen):
     """What was stated before the run."""
 
@@ -42,6 +55,7 @@ class Plan(Frozen):
     slots: tuple[Slot, ...]
     pilot: str = ""
     """The plan whose discarded runs said how many samples this one needs."""
+    limits: Limits = NO_LIMITS
 
     def run_id(self, slot: Slot, number: int) -> str:
         """A name that Kubernetes accepts and that is never used twice."""
@@ -63,7 +77,10 @@ class Plan(Frozen):
 
 @dataclass(frozen=True)
 class Expectation:
-    """How long slots will take, by the median makespans of earlier runs and the planned pauses; no deployments."""
+    """How long slots will take, by the median makespans of earlier runs and the planned pauses.
+
+    Warm-ups are counted where one has been measured before; deployments are not.
+    """
 
     seconds: float
     """Of the slots whose scenario has been measured before."""
@@ -91,17 +108,24 @@ class Started(Frozen):
         return self.members or (self.run_id,)
 
 
-def request_digest(scenarios: Sequence[Scenario], n: int, seed: int | None) -> str:
+def request_digest(
+    scenarios: Sequence[Scenario], n: int, seed: int | None, limits: Limits = NO_LIMITS
+) -> str:
     """sha256 of what was asked for: the same request finds its unfinished plan again."""
-    body = {"scenarios": [s.model_dump(mode="json") for s in scenarios], "n": n, "seed": seed}
+    body = {
+        "scenarios": [s.model_dump(mode="json") for s in scenarios],
+        "n": n,
+        "seed": seed,
+        "limits": limits.model_dump(mode="json"),
+    }
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def make(scenarios: Sequence[Scenario], n: int, seed: int | None, jitter_seconds: float) -> Plan:
+def make(scenarios: Sequence[Scenario], n: int, seed: int | None, limits: Limits = NO_LIMITS) -> Plan:
     """A split-plot order: in each of `n` blocks the orchestrators in random order, within each its configurations,
     and within each of these its scenarios. A warm-up has no turn of its own: a deployment brings it.
 
-    Pauses before submission are uniform over `jitter_seconds`, so that an orchestrator that works on a time
+    Pauses before submission are uniform over `limits.jitter_seconds`, so that an orchestrator that works on a time
     grid is met at every phase of it.
     """
     chosen = int.from_bytes(os.urandom(4), "big") if seed is None else seed
@@ -109,17 +133,18 @@ def make(scenarios: Sequence[Scenario], n: int, seed: int | None, jitter_seconds
     slots = []
     for index in range(n):
         for number in _block(scenarios, source):
-            longest = longest_pause(scenarios[number], jitter_seconds)
+            longest = longest_pause(scenarios[number], limits.jitter_seconds)
             pause = source.uniform(0, longest) if longest else 0.0
             slots.append(Slot(scenario=number, index=index, jitter_seconds=round(pause, 3)))
     return Plan(
         plan_id=os.urandom(4).hex(),
-        request_sha256=request_digest(scenarios, n, seed),
+        request_sha256=request_digest(scenarios, n, seed, limits),
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         seed=chosen,
         n=n,
         scenarios=tuple(scenarios),
         slots=tuple(slots),
+        limits=limits,
     )
 
 
@@ -201,10 +226,11 @@ def stored(folder: Path) -> Iterator[Plan]:
 
 
 def missing(plan: Plan, store: Store) -> Iterator[Slot]:
-    """The slots that no stored record answers yet, in the plan's order."""
-    done = store.done(plan.plan_id)
+    """The slots that no stored record answers yet, in the plan's order; none of a scenario that cannot be run."""
+    done, refused = store.done(plan.plan_id), store.refused(plan.plan_id)
     for slot in plan.slots:
-        if (plan.scenarios[slot.scenario].key, slot.index) not in done:
+        key = plan.scenarios[slot.scenario].key
+        if (key, slot.index) not in done and key not in refused:
             yield slot
 
 
@@ -216,8 +242,14 @@ def expected(plan: Plan, slots: Iterable[Slot], earlier: Iterable[RunRecord]) ->
             known.setdefault(record.scenario.key, []).append(record.client.makespan_monotonic_ns / 1e9)
     medians = {key: median(values) for key, values in known.items()}
     seconds, unknown = 0.0, 0
+    deployed: tuple[str, str] | None = None
     for slot in slots:
-        makespan = medians.get(plan.scenarios[slot.scenario].key)
+        scenario = plan.scenarios[slot.scenario]
+        wanted = scenario.orchestrator, scenario.configuration
+        if deployed != wanted and (first := plan.warm_up(scenario)) is not None:
+            seconds += slot.jitter_seconds + medians.get(plan.scenarios[first].key, 0.0)
+        deployed = wanted
+        makespan = medians.get(scenario.key)
         seconds += slot.jitter_seconds + (makespan or 0.0)
         unknown += makespan is None
     return Expectation(seconds, unknown)

@@ -48,6 +48,7 @@ def rows(found: Sequence[Cell]) -> list[dict[str, Any]]:
                 "source": SOURCE,
                 "address": ADDRESS,
                 "n": len(cell.measured) if cell else 0,
+                "cold": cell.cold if cell else 0,
                 "own_clock": estimated(cell, own_clock),
                 "makespan": estimated(cell, whole),
                 "knob": cell.knob if cell else None,

@@ -35,6 +35,7 @@ from bench.cells import (
     BUSY,
     CONTROLS,
     FLOORS,
+    ORCHESTRATORS,
     Cell,
     CellKey,
     cells,
@@ -45,6 +46,7 @@ from bench.cells import (
     makespan,
     overhead,
     ratio_to_floor,
+    unlike,
 )
 from bench.grouping import Group
 from bench.page import page
@@ -67,9 +69,6 @@ from bench.statistics import (
 from bench.store import Problem
 
 SCHEMA_VERSION = 1
-ORCHESTRATORS = ("argo", "kfp", "airflow", "prefect", "dagster")
-"""What the comparison is about: each has a row in every table, if only to say that nothing is stored."""
-
 RAW = "runs.jsonl"
 
 STEP_LENGTHS = ((1, "1 s"), (30, "30 s"), (60, "1 min"), (600, "10 min"), (3600, "60 min"))
@@ -118,11 +117,11 @@ PROXIES = {
         "`register` writes to an MLflow registry installed for the benchmark.",
         "`monitor` checks one model once: a stand-in for continuous monitoring.",
     ),
-    "chain": ("Its steps compute a Fibonacci number: a stand-in for steps that do nearly nothing.",),
+    "chain": ("A chain's steps compute a Fibonacci number: a stand-in for steps that do nearly nothing.",),
     "fanout": (
-        "Its steps sleep: a stand-in for parallel work, so that contention does not pass for user time.",
+        "A fan-out's steps sleep: a stand-in for parallel work, so that contention does not pass for user time.",
     ),
-    "sweep": ("Four candidates that differ in seed and k: a stand-in for a hyperparameter search.",),
+    "sweep": ("A sweep's four candidates differ in seed and k: a stand-in for a hyperparameter search.",),
 }
 STORE_PROXY = {
     "s3": "Artifacts travel through an S3-compatible store inside the cluster: a stand-in for a cloud's object store.",
@@ -228,6 +227,7 @@ def _contents(
     struck = [cell for cell in everything if cell.key.fault]
     environments = grouping.groups(everything)
     groups = [group.undisturbed() for group in environments]
+    twice = again.rows(found)
     times = {cell.key: entry for cell in found if (entry := spent.of_cell(cell)) is not None}
     tables = spent.tables(groups, times)
     return {
@@ -260,7 +260,8 @@ def _contents(
             ],
         },
         "tuning": [row for group in groups for row in _tuning(group)],
-        "again": again.rows(found),
+        "again": twice,
+        "again_said": again.said(twice),
         "observer": observer.rows(everything),
         "ledger": observer.ledger(found),
         "harness": {
@@ -276,7 +277,13 @@ def _contents(
         },
         "large": spent.LARGE,
         "cold": _cold(everything),
-        "shares": [entry for cell in found if (entry := _share(cell)) is not None],
+        "shares": [
+            {**entry, "environment": group.name}
+            for group in groups
+            for cell in sorted(group.cells, key=lambda cell: (cell.key.place, _rank(cell), cell.key))
+            if (entry := _share(cell)) is not None
+        ],
+        "near": NEAR,
         "published": published.rows(found),
         "upkeep": upkeep.rows(found),
         "concurrent": concurrency.rows(everything),
@@ -293,7 +300,7 @@ def _contents(
 
 def _ended(found: Sequence[Cell]) -> dict[str, int]:
     """What became of the stored runs: each is counted once."""
-    kinds = ("compared", "apart", "recovered", "lost", "unsupported", "void", "backwards", "failed")
+    kinds = ("compared", "apart", "first", "recovered", "lost", "unsupported", "void", "backwards", "failed")
     ended = dict.fromkeys(kinds, 0)
     for cell in found:
         ran = [record for record in cell.records if record.status not in ("void", "unsupported")]
@@ -306,7 +313,8 @@ def _ended(found: Sequence[Cell]) -> dict[str, int]:
             ended["lost"] += len(ran) - recovered - back
         else:
             back = len(ran) - len(cell.measured) - len(cell.failed)
-            ended["compared" if cell.key.undisturbed else "apart"] += len(cell.measured)
+            kind = "first" if cell.key.first else "compared" if cell.key.undisturbed else "apart"
+            ended[kind] += len(cell.measured)
             ended["failed"] += len(cell.failed)
         ended["backwards"] += back
     return ended
@@ -516,13 +524,17 @@ def _tuning(group: Group) -> list[dict[str, Any]]:
                 "knob": tuned.knob,
                 "default": _estimated(base, makespan),
                 "tuned": _estimated(tuned, makespan),
-                "difference": difference(base.values(makespan), tuned.values(makespan))
-                if base.measured and tuned.measured
-                else None,
+                "not_compared": (why := _not_compared(base, tuned)),
+                "difference": None if why else difference(base.values(makespan), tuned.values(makespan)),
             }
         )
     judge_rows(rows)
     return rows
+
+
+def _not_compared(base: Cell, tuned: Cell) -> str:
+    """Why two configurations are not tested against each other; empty where they are."""
+    return unlike(base, tuned) if base.measured and tuned.measured else "no stored result for one of them"
 
 
 def _cold(everything: Sequence[Cell]) -> list[dict[str, Any]]:
@@ -577,6 +589,8 @@ def _share(cell: Cell) -> dict[str, Any] | None:
         entries.append({"length": text, "share": share, "basis": "measured" if near else "computed"})
     return {
         **_named(cell),
+        "task": cell.key.task,
+        "role": ("floor", "control", "orchestrator")[_rank(cell)],
         "n": len(both),
         "besides_user": cost,
         "phases": count,
@@ -587,11 +601,14 @@ def _share(cell: Cell) -> dict[str, Any] | None:
 
 
 def _curves(group: Group) -> list[dict[str, Any]]:
-    """What a run costs before its first step and what each step adds, from chains of two lengths or more."""
+    """What a run costs before its first step and what each step adds, from chains of two lengths or more.
+
+    First runs after a switch and later ones make no line together.
+    """
     lines: dict[CellKey, list[Cell]] = {}
     for cell in group.cells:
         if cell.key.workload == "chain" and cell.key.orchestrator != "noop" and cell.measured:
-            lines.setdefault(replace(cell.key, steps=0), []).append(cell)
+            lines.setdefault(replace(cell.key, steps=0, first=cell.all_cold), []).append(cell)
     rows = []
     for key, members in sorted(lines.items()):
         points = [(cell.key.steps, value) for cell in members for value in cell.values(makespan)]
@@ -607,6 +624,7 @@ def _curves(group: Group) -> list[dict[str, Any]]:
                 "configuration": key.configuration,
                 "knob": members[0].knob,
                 "parameters": dict(key.parameters),
+                "all_cold": key.first,
                 "fixed": {**asdict(curve.fixed), "caution": _caution(curve.fixed)},
                 "marginal": {**asdict(curve.marginal), "caution": _caution(curve.marginal)},
                 "lengths": [{"steps": length, "n": n} for length, n in curve.lengths],

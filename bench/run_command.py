@@ -31,7 +31,7 @@ from bench import drawing, faults, pilot
 from bench import plan as planning
 from bench.cells import CONTROLS, FLOORS, overhead
 from bench.errors import BadInput
-from bench.plan import Expectation, Plan
+from bench.plan import Expectation, Limits, Plan
 from bench.records import RetryPolicy, RunRecord, Scenario, Trigger
 from bench.runner import Progress as Event
 from bench.runner import Runner
@@ -40,6 +40,8 @@ from core.config import PipelineConfig, load_config
 
 VARIANTS = {Target.LOCAL: ("folder",), Target.KIND: ("s3", "volume"), Target.K8S: ("s3",)}
 """Where artifacts travel, the usual one first."""
+LIMITS = Limits(max_steal=0.2, jitter_seconds=10.0)
+"""As `bench run` has them unless told otherwise."""
 SIZED = ("chain", "fanout")
 SIZES = {"pipeline": len(PIPELINE), "sweep": 15}
 
@@ -62,10 +64,7 @@ class Options:
     controls: bool = True
     warm_up: bool = True
     """A one-step chain after each deployment of an orchestrator; not where something goes wrong on purpose."""
-    deadline_seconds: float = 1800.0
-    jitter_seconds: float = 10.0
-    idle_seconds: float = 0.0
-    max_steal: float = 0.2
+    limits: Limits = LIMITS
     observers: tuple[Literal["", "off"], ...] = ("",)
     concurrent: tuple[int, ...] = (1,)
     """How many runs a sample submits at once."""
@@ -108,7 +107,7 @@ def run(options: Options) -> None:
             f"plan {plan.plan_id}: {len(plan.slots) // plan.n} scenarios × {plan.n} = {len(plan.slots)} runs, "
             f"seed {plan.seed}"
             + ("; a one-step run after each deployment" if any(s.warm_up for s in wanted) else "")
-            + f"; a run is void where others take over {options.max_steal:.0%} of CPU time"
+            + f"; a run is void where others take over {plan.limits.max_steal:.0%} of CPU time"
             + (f"; goes on with the {len(missing)} that are missing" if resumed else "")
         )
         expectation = planning.expected(plan, missing, [*store.records(), *published()])
@@ -123,19 +122,20 @@ def run(options: Options) -> None:
             make_environments(wanted, console)
         records = _execute(options, store, target, plan, console)
         everything = [record for record in store.records() if record.sample.plan_id == plan.plan_id]
+        left = {(plan.scenarios[slot.scenario].key, slot.index) for slot in planning.missing(plan, store)}
     if options.as_json:
         json.dump([r.model_dump(mode="json") for r in everything], sys.stdout, indent=1)
         sys.stdout.write("\n")
     else:
         show(everything, console)
     asked = [record for record in records if record.scenario.orchestrator in options.orchestrators]
-    # How a run with a fault ends is what it measures.
-    bad = any(
-        record.status in (("void",) if record.scenario.fault else ("failed", "timeout", "void"))
-        for record in records
-    )
-    if bad or any(record.status == "unsupported" for record in asked):
+    if left or any(map(_went_wrong, records)) or any(record.status == "unsupported" for record in asked):
         raise SystemExit(1)
+
+
+def _went_wrong(record: RunRecord) -> bool:
+    """A void one was repeated, or its sample is missing; how a run with a fault ends is what it measures."""
+    return record.status in ("failed", "timeout") and not record.scenario.fault
 
 
 def published() -> list[RunRecord]:
@@ -145,7 +145,7 @@ def published() -> list[RunRecord]:
 
 def told(expectation: Expectation) -> str:
     """How long it will take, in words."""
-    text = f"at least {drawing.duration(expectation.seconds)} by earlier runs, deployments and warm-ups not counted"
+    text = f"at least {drawing.duration(expectation.seconds)} by earlier runs, deployments not counted"
     return text + (f"; {expectation.unknown} runs of unknown length" if expectation.unknown else "")
 
 
@@ -331,12 +331,14 @@ def ask_pilot(
     Raises `BadInput` where the pilot cannot say, or where its plan was asked for and it has not run yet.
     """
     folder = options.results / pilot.FOLDER
-    digest = planning.request_digest(wanted, pilot.RUNS, options.seed)
+    digest = planning.request_digest(wanted, pilot.RUNS, options.seed, options.limits)
     with Store.locked(folder) as store:
         plan = None if options.fresh else pilot.current(options.results, store, digest)
         if plan is None:
-            plan = planning.make(wanted, pilot.RUNS, options.seed, options.jitter_seconds)
+            plan = planning.make(wanted, pilot.RUNS, options.seed, options.limits)
             planning.save(folder, plan)
+        if (begun := pilot.asked_by(options.results, plan)) is not None:
+            return plan.plan_id, begun.n  # what it said then holds until those runs are there
         missing = list(planning.missing(plan, store))
         if missing:
             console.print(f"pilot {plan.plan_id}: {len(missing)} runs, discarded afterwards")
@@ -353,10 +355,10 @@ def ask_pilot(
 
 
 def _plan(options: Options, store: Store, wanted: Sequence[Scenario], piloted: str) -> tuple[Plan, bool]:
-    digest = planning.request_digest(wanted, options.n, options.seed)
+    digest = planning.request_digest(wanted, options.n, options.seed, options.limits)
     if not options.fresh and (found := planning.unfinished(store.folder, store, digest)):
         return found, True
-    plan = planning.make(wanted, options.n, options.seed, options.jitter_seconds)
+    plan = planning.make(wanted, options.n, options.seed, options.limits)
     plan = plan.model_copy(update={"pilot": piloted})
     planning.save(store.folder, plan)
     return plan, False
@@ -393,9 +395,9 @@ def _execute(options: Options, store: Store, target: Target, plan: Plan, console
         runner = Runner(
             store,
             target,
-            deadline_seconds=options.deadline_seconds,
-            idle_seconds=options.idle_seconds,
-            max_steal=options.max_steal,
+            deadline_seconds=plan.limits.deadline_seconds,
+            idle_seconds=plan.limits.idle_seconds,
+            max_steal=plan.limits.max_steal,
             keep=options.keep,
             tell=tell,
         )

@@ -194,9 +194,7 @@ class Runner:
                     cold = self._ready(scenario, slot, done, total)
                 except Unsupported as gap:
                     given_up.add(slot.scenario)
-                    record = self._unsupported(plan, slot, gap)
-                    self.tell(Progress("unsupported", scenario, slot.index, message=gap.message))
-                    yield record
+                    yield self._told_unsupported(plan, slot, gap)
                     continue
                 except NotDeployed as error:
                     given_up.add(slot.scenario)
@@ -204,22 +202,31 @@ class Runner:
                     self.tell(Progress("void", scenario, slot.index, record=record, message=told(error)))
                     yield record
                     continue
-                if cold and (first := plan.warm_up(scenario)) is not None:
-                    yield self._warmed_up(plan, first, done, total)
-                    cold = False
-                for _ in range(NOISY_TRIES):
-                    self.tell(Progress("running", scenario, slot.index, done, total))
-                    record = self._sample(plan, slot, cold)
-                    noisy = self._noise(record)
-                    kind = "void" if noisy else "recorded"
-                    self.tell(Progress(kind, scenario, slot.index, done + 1, total, record, noisy))
-                    yield record
-                    if not noisy:
-                        break
-                    cold = False
+                try:
+                    if cold and (first := plan.warm_up(scenario)) is not None:
+                        warm_up = self._warmed_up(
+                            plan, slot.model_copy(update={"scenario": first}), done, total
+                        )
+                        yield warm_up
+                        cold = not _worked(warm_up)
+                    for _ in range(NOISY_TRIES):
+                        self.tell(Progress("running", scenario, slot.index, done, total))
+                        record = self._sample(plan, slot, cold)
+                        noisy = self._noise(record)
+                        kind = "void" if noisy else "recorded"
+                        self.tell(Progress(kind, scenario, slot.index, done + 1, total, record, noisy))
+                        yield record
+                        if not noisy:
+                            break
+                        cold = False
+                except Unsupported as gap:
+                    given_up.add(slot.scenario)
+                    yield self._told_unsupported(plan, slot, gap)
 
     def _ready(self, scenario: Scenario, slot: Slot, done: int, total: int) -> bool:
         """Deploy the scenario's configuration where it is not there yet; True where that was a switch.
+
+        What an earlier command left running in that configuration is no switch where not one server is new.
 
         Only the orchestrator under test is scaled up: the one measured before is stopped first, and where that
         fails the command ends, since nothing measured beside it would count.
@@ -240,6 +247,7 @@ class Runner:
         scene = self._scene(scenario)
         scene.refuse_foreign(component.namespace for component in runtime.components())
         scene.quiet(scenario.orchestrator)
+        before = self._running(scenario)
         try:
             runtime.deploy(scenario.configuration)
             if wrong := runtime.health():
@@ -253,14 +261,23 @@ class Runner:
             raise NotDeployed(error.message, error.remedy, error.kept) from error
         self._active = wanted
         self._idle = self._watched_idle(scenario, slot, done, total) if self.idle_seconds else None
-        return True
+        return not before or before != self._running(scenario)
 
-    def _warmed_up(self, plan: Plan, number: int, done: int, total: int) -> RunRecord:
-        """The first run after a deployment: stored, and no sample of what was asked for."""
-        scenario = plan.scenarios[number]
+    def _running(self, scenario: Scenario) -> set[str]:
+        """The pods or processes of the orchestrator's servers, as far as they can be looked at."""
+        seen = self._look(scenario).parts if self._components(scenario) else {}
+        return {each for reading in seen.values() for each in reading.cpu}
+
+    def _warmed_up(self, plan: Plan, slot: Slot, done: int, total: int) -> RunRecord:
+        """The first run after a deployment: stored, and no sample of what was asked for.
+
+        The pause before it is that of the sample it precedes: an orchestrator that works on a time grid is met at
+        every phase of it.
+        """
+        scenario = plan.scenarios[slot.scenario]
         index = sum(key == scenario.key for key, _ in self.store.done(plan.plan_id))
         self.tell(Progress("warming up", scenario, index, done, total))
-        record = self._sample(plan, Slot(scenario=number, index=index, jitter_seconds=0.0), cold=True)
+        record = self._sample(plan, slot.model_copy(update={"index": index}), cold=True)
         self.tell(Progress("warmed up", scenario, index, done, total, record))
         return record
 
@@ -338,6 +355,10 @@ class Runner:
             raise
         except TargetUnusable:
             raise  # nothing can be said of the run now: the next command ends it and records it as void
+        except Unsupported:
+            self._cancel(scenario.orchestrator, started)
+            planning.note_end(self.folder, started)
+            raise
         except BenchError as error:
             self._cancel(scenario.orchestrator, started)
             self._void(plan, started, f"the harness could not observe it: {error.message}")
@@ -502,6 +523,12 @@ class Runner:
         planning.note_end(self.folder, started)
         return record
 
+    def _told_unsupported(self, plan: Plan, slot: Slot, gap: Unsupported) -> RunRecord:
+        """Stored and told; the plan needs no sample of that scenario any more."""
+        record = self._unsupported(plan, slot, gap)
+        self.tell(Progress("unsupported", record.scenario, slot.index, message=gap.message))
+        return record
+
     def _unsupported(self, plan: Plan, slot: Slot, gap: Unsupported) -> RunRecord:
         scenario = plan.scenarios[slot.scenario]
         number = self.store.tries(plan.plan_id, scenario.key, slot.index) + 1
@@ -540,6 +567,12 @@ class Runner:
                 recorded_at=_now(),
             )
         )
+
+
+def _worked(warm_up: RunRecord) -> bool:
+    """Whether the orchestrator has done a step since it was deployed."""
+    verification = warm_up.verification
+    return warm_up.status in ("succeeded", "void") and verification is not None and verification.ok
 
 
 def _disturbed(record: RunRecord, injector: faults.Injector | None) -> RunRecord:

@@ -104,6 +104,7 @@ class Store:
         self._run_ids: set[str] = set()
         self._answered: dict[tuple[str, str, int], str] = {}
         self._tries: Counter[tuple[str, str, int]] = Counter()
+        self._refused: set[tuple[str, str]] = set()
 
     @classmethod
     @contextlib.contextmanager
@@ -184,6 +185,10 @@ class Store:
     def done(self, plan_id: str) -> set[tuple[str, int]]:
         """(scenario key, index) of the plan's samples that need no further run: all but void ones."""
         return {(scenario, index) for plan, scenario, index in self._answered if plan == plan_id}
+
+    def refused(self, plan_id: str) -> set[str]:
+        """Keys of the plan's scenarios that were found impossible: they need no run any more."""
+        return {scenario for plan, scenario in self._refused if plan == plan_id}
 
     def tries(self, plan_id: str, scenario_key: str, index: int) -> int:
         """How many records, void ones included, answer this sample."""
@@ -271,6 +276,8 @@ class Store:
         self._tries[key] += 1
         if record.status != "void":
             self._answered[key] = record.run_id
+        if record.status == "unsupported":
+            self._refused.add((record.sample.plan_id, record.sample.scenario))
 
     def _refuse_duplicates(self, record: RunRecord) -> None:
         sample = record.sample

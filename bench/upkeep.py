@@ -1,39 +1,62 @@
 """What an orchestrator costs to keep and to use, from stored looks at its own parts: CPU, memory, requests, pods."""
 
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from typing import Any, TypeVar
 
 from bench.cells import Cell
-from bench.records import RunRecord, Window
+from bench.records import RunRecord, Usage, Window
 from bench.statistics import median
 
 Seen = TypeVar("Seen", RunRecord, Window)
 
 
+DATABASE = "database"
+"""Role of a part that others may share: its use is told apart from an orchestrator's own."""
+SAME_PROCESS_NS = 5_000_000
+"""Starts nearer than this are of one process: Linux counts them in ticks of 10 ms, read to microseconds."""
+
+
 def rows(found: Sequence[Cell]) -> list[dict[str, Any]]:
-    """One for each cell whose runs were looked at. CPU in cores and seconds, memory in bytes, the rest in counts."""
-    return [row for cell in found if (row := _row(cell)) is not None]
+    """One for each cell whose runs were looked at. CPU in cores and seconds, memory in bytes, the rest in counts.
+
+    A sum is of windows in which every part was read that any run of the configuration had.
+    """
+    parts: dict[tuple[str, str, str], set[tuple[str, str]]] = {}
+    for cell in found:
+        for window in (*_runs(cell), *idles(cell)):
+            parts.setdefault(_of(cell), set()).update((part.component, part.role) for part in window.parts)
+    return [_row(cell, parts.get(_of(cell), set())) for cell in found if _runs(cell)]
 
 
-def _row(cell: Cell) -> dict[str, Any] | None:
+def _of(cell: Cell) -> tuple[str, str, str]:
+    return cell.key.target, cell.key.orchestrator, cell.key.configuration
+
+
+def _runs(cell: Cell) -> list[Window]:
+    return [r.resources.run for r in cell.measured if r.resources is not None and r.resources.run is not None]
+
+
+def _row(cell: Cell, parts: set[tuple[str, str]]) -> dict[str, Any]:
+    runs, idle = _runs(cell), idles(cell)
     looked = [record for record in cell.measured if record.resources is not None]
-    runs = [r.resources.run for r in looked if r.resources is not None and r.resources.run is not None]
-    if not runs:
-        return None
-    parts = {part.component for window in runs for part in window.parts}
-    idle = idles(cell)
+    own = {name for name, role in parts if role != DATABASE}
+    database = {name for name, role in parts if role == DATABASE}
     return {
         "target": cell.key.target,
         **cell.who,
         "work": f"{cell.key.workload}-{cell.key.steps}",
         "n": len(runs),
-        "parts": sorted(parts),
+        "parts": sorted(own),
         "idle_n": len(idle),
-        "idle_cores": _middle(_whole(idle, parts), cores),
-        "idle_memory": _middle(_whole(idle, parts), memory),
+        "idle_cores": _sum(idle, own, cores),
+        "idle_memory": _sum(idle, own, memory),
         "idle_requests": _middle(idle, requests_per_second),
-        "run_cores": _middle(_whole(runs, parts), cores),
-        "run_memory": _middle(_whole(runs, parts), memory),
+        "run_cores": _sum(runs, own, cores),
+        "run_memory": _sum(runs, own, memory),
+        "database": sorted(database),
+        "database_cores": _sum(runs, database, cores),
+        "database_memory": _sum(runs, database, memory),
         "requests": _middle(runs, lambda window: window.api_requests),
         "writes": _middle(runs, lambda window: window.api_writes),
         "pods": _middle(looked, lambda record: len(record.pods) or None),
@@ -47,24 +70,37 @@ def idles(cell: Cell) -> list[Window]:
     return list({window.model_dump_json(): window for window in seen if window is not None}.values())
 
 
-def _whole(windows: Iterable[Window], parts: set[str]) -> list[Window]:
-    """Those in which every part was read: the counter of one that ran briefly may not have been renewed."""
-    return [window for window in windows if {part.component for part in window.parts} == parts]
+def _sum(windows: Iterable[Window], names: set[str], of: Callable[[Iterable[Usage]], float]) -> float | None:
+    """The median over the windows in which all of these parts were read; None where there is none.
+
+    The counter of a part that ran briefly may not have been renewed.
+    """
+    sums = []
+    for window in windows:
+        read = [part for part in window.parts if part.component in names]
+        if read and len(read) == len(names):
+            sums.append(of(read))
+    return median(sums) if sums else None
 
 
-def cores(window: Window) -> float | None:
-    """CPU time of all parts per second; None where none was read."""
-    return sum(part.cpu_seconds / part.seconds for part in window.parts) if window.parts else None
+def cores(parts: Iterable[Usage]) -> float:
+    """Their CPU time per second."""
+    return sum(part.cpu_seconds / part.seconds for part in parts)
 
 
-def memory(window: Window) -> float | None:
-    """Bytes of all parts; None where none was read."""
-    return sum(part.memory_bytes for part in window.parts) if window.parts else None
+def memory(parts: Iterable[Usage]) -> float:
+    """Their bytes."""
+    return sum(part.memory_bytes for part in parts)
 
 
 def processes(record: RunRecord) -> float | None:
     """How many processes ran the steps, by what each wrote to the ledger; None where no step ran."""
-    return len({(event["host"], event["process_start_ns"]) for event in record.ledger}) or None
+    starts = sorted({(event["host"], event["process_start_ns"]) for event in record.ledger})
+    others = (
+        host != before or start - since > SAME_PROCESS_NS
+        for (before, since), (host, start) in pairwise(starts)
+    )
+    return 1 + sum(others) if starts else None
 
 
 def requests_per_second(window: Window) -> float | None:

@@ -9,6 +9,8 @@ from adapters.workloads import GATED, Member, phases
 from bench.records import RunRecord, Scenario, Verification
 
 Key = tuple[str, int | None]
+COUNTED = "attempts in the ledger"
+"""What a problem says that is only of how attempts were counted."""
 
 
 def fibo(n: int) -> int:
@@ -45,7 +47,7 @@ def verify(
         for step, index in sorted(set(claimed) | set(starts), key=str):
             if claimed[step, index] != starts[step, index]:
                 problems.append(
-                    f"{_name(step, index)}: {starts[step, index]} attempts in the ledger,"
+                    f"{_name(step, index)}: {starts[step, index]} {COUNTED},"
                     f" {claimed[step, index]} by the orchestrator"
                 )
     if scenario.workload == "chain" and not float(scenario.parameters.get("sleep_seconds", 0)):
@@ -68,6 +70,11 @@ def verify(
         steps=tuple(sorted({step for step, _ in finishes})),
         attempts=sum(starts.values()),
     )
+
+
+def did_its_work(verification: Verification | None) -> bool:
+    """Whether nothing is wrong but how often the orchestrator says that a step was tried."""
+    return verification is None or all(COUNTED in problem for problem in verification.problems)
 
 
 def same_digest(record: RunRecord, earlier: Sequence[RunRecord]) -> str | None:

@@ -1,4 +1,4 @@
-"""What Dagster's own store knows of a run: its config, the events of its steps, and the gate's check.
+"""What Dagster's own store knows of a run: its config, image, the events of its steps, and the gate's check.
 
 Materialisations name assets, not files: what the assets hold is with the I/O manager, which is not Dagster's store.
 """
@@ -11,9 +11,11 @@ from adapters.lineage import Kept, Known
 
 SOURCE = "Dagster's run and event storage"
 SUCCEEDED = "success"
+IMAGE_TAG = "dagster/image"
+"""The run launcher for Kubernetes notes there which image it gave the run's pods, its steps' too."""
 STORED = """
 query ($id: ID!) {
-  answer: runOrError(runId: $id) { __typename ... on Run { runId runConfigYaml runConfig } }
+  answer: runOrError(runId: $id) { __typename ... on Run { runId runConfig tags { key value } } }
   checks: logsForRun(runId: $id, limit: 1000) {
     __typename
     ... on EventConnection {
@@ -33,7 +35,7 @@ query ($id: ID!) {
 
 def known(driver: DagsterDriver, handle: RunHandle) -> Known:
     """Config, attempts and the check's score. Raises `BenchError` as GraphQL does."""
-    query = f"GraphQL runOrError({handle.native_id}): runConfig; logsForRun: step events, asset checks"
+    query = f"GraphQL runOrError({handle.native_id}): runConfig, tags; logsForRun: step events, asset checks"
     parts = driver.api.ask_all(STORED, id=handle.native_id)
     if parts["answer"]["__typename"] != "Run":
         return Known(source=SOURCE, query=query)
@@ -42,6 +44,7 @@ def known(driver: DagsterDriver, handle: RunHandle) -> Known:
     config = (((parts["answer"]["runConfig"] or {}).get("resources") or {}).get("run") or {}).get(
         "config"
     ) or {}
+    tags = {tag["key"]: str(tag["value"]) for tag in parts["answer"]["tags"]}
     attempts = tuple(
         Kept(
             step=each.step,
@@ -49,6 +52,7 @@ def known(driver: DagsterDriver, handle: RunHandle) -> Known:
             succeeded=each.status == SUCCEEDED,
             outputs=checked if each.step == "eval" and each.status == SUCCEEDED else {},
             finished=each.finished,
+            image=tags.get(IMAGE_TAG, "").rpartition("@")[2],
         )
         for each in timeline.attempts
     )

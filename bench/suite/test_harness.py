@@ -31,7 +31,7 @@ def test_one_sample(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
         runner = Runner(store, Target.LOCAL)
 
         def one() -> None:
-            plan = planning.make([SCENARIO], 1, seed=None, jitter_seconds=0.0)
+            plan = planning.make([SCENARIO], 1, seed=None)
             planning.save(tmp_path, plan)
             assert [record.status for record in runner.run(plan)] == ["succeeded"]
 
@@ -113,7 +113,7 @@ def test_gauge(benchmark: BenchmarkFixture) -> None:
 def test_load(benchmark: BenchmarkFixture, tmp_path: Path, n: int) -> None:
     """Opening a store of `n` records."""
     with Store.locked(tmp_path) as store:
-        plan = planning.make([SCENARIO], n, seed=1, jitter_seconds=0.0)
+        plan = planning.make([SCENARIO], n, seed=1)
         planning.save(tmp_path, plan)
         for _ in Runner(store, Target.LOCAL).run(plan):
             continue

@@ -59,7 +59,7 @@ def test_run(
     records: list[RunRecord] = []
 
     def one() -> None:
-        plan = planning.make([scenario], 1, seed=None, jitter_seconds=0.0)
+        plan = planning.make([scenario], 1, seed=None)
         planning.save(runner.folder, plan)
         records.extend(runner.run(plan))
 

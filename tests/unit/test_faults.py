@@ -14,7 +14,7 @@ from bench import aftermath, faults
 from bench import plan as planning
 from bench.errors import BadInput
 from bench.headline import kept
-from bench.records import Pressure, RunRecord, Strike
+from bench.records import Pressure, RunRecord, Strike, Verification
 from bench.report import build, contents
 from bench.run_command import Options, scenarios
 from bench.runner import Runner
@@ -85,6 +85,21 @@ def test_success_without_the_work_is_no_recovery() -> None:
     record = struck(recovers=False).model_copy(update={"status": "succeeded"})
     found = aftermath.aftermath(record)
     assert found is not None and not found.recovered
+
+
+def test_a_step_that_never_came_after_it_is_no_recovery_and_a_wrong_count_is_one() -> None:
+    for problem, recovered in (
+        ("promote did not finish", False),
+        ("probe[0]: 2 attempts in the ledger, 1", True),
+    ):
+        record = struck().model_copy(update={"verification": Verification(ok=False, problems=(problem,))})
+        found = aftermath.aftermath(record)
+        assert found is not None and found.recovered == recovered
+
+
+def test_a_void_run_says_nothing_of_its_fault() -> None:
+    """It was repeated: the machine was too busy for it to count."""
+    assert aftermath.aftermath(struck().model_copy(update={"status": "void"})) is None
 
 
 def test_a_run_that_was_never_struck_says_nothing() -> None:
@@ -170,7 +185,7 @@ def test_a_run_that_ends_before_it_is_struck_is_not_struck() -> None:
 
 def test_a_fault_that_did_not_strike_makes_the_run_void(tmp_path: Path) -> None:
     of = scenario("noop", "chain", 1, target="local", fault="sigkill")
-    plan = planning.make([of], n=1, seed=1, jitter_seconds=0)
+    plan = planning.make([of], n=1, seed=1)
     with Store.locked(tmp_path) as store:
         planning.save(tmp_path, plan)
         runner = Runner(store, Target.LOCAL)

@@ -60,6 +60,25 @@ def tables(text: str) -> list[list[str]]:
     return found
 
 
+def test_the_machine_and_what_is_not_measured_stand_beside_the_tables() -> None:
+    records = in_code(scenario("argo"), NEW, 25)
+    assert headline.machines(records) == "All of it on one machine each time: 2 cores (made up), ? GiB."
+    assert headline.machines([]) == ""
+    lacking = headline.unmeasured(records, []).splitlines()
+    assert lacking[0] == "**Not measured yet**"
+    assert any(line.startswith("- fanout: on kind: ") and "argo" in line for line in lacking)
+    pipeline = [line for line in lacking if line.startswith("- pipeline: ")]
+    assert pipeline and "argo" not in pipeline[0] and "dagster" in pipeline[0]
+
+
+def test_a_row_of_first_runs_alone_says_that_they_take_more() -> None:
+    cold = in_code(scenario("argo"), NEW, 25, cold=True)
+    assert headline.FIRST_ONLY in headline.table(cold)
+    assert headline.FIRST_ONLY not in headline.table(
+        [*cold, *in_code(scenario("argo"), NEW, 25, range(3, 6))]
+    )
+
+
 def test_a_cell_of_the_fault_table_has_one_work_and_one_policy() -> None:
     chain, whole = (
         scenario("argo", "chain", 1, fault="exception"),
@@ -115,7 +134,7 @@ def test_rows_of_other_code_are_below_with_the_floor_of_their_own() -> None:
         ["| pods (floor)", "default", "3"],
     ]
     assert "(2026-11-25)" in newest[0]
-    assert "2026-11-20, in another environment than the table above, differing in code" in older[0]
+    assert "(older, 2026-11-20; other code, perhaps another machine: set it against its own floor" in older[0]
     of_kfp, of_pods = (
         [makespan(r) or 0 for r in old if r.scenario.orchestrator == name] for name in ("kfp", "pods")
     )

@@ -62,13 +62,13 @@ def _forked(folder: Path, plan: Plan, kill_after: float | None) -> bool:
 @pytest.mark.slow
 def test_hundred_kills(tmp_path: Path) -> None:
     source = random.Random(20261123)
-    plan = planning.make(SCENARIOS, N, seed=1, jitter_seconds=0.0)
+    plan = planning.make(SCENARIOS, N, seed=1)
     planning.save(tmp_path, plan)
     killed = 0
     while killed < KILLS:
         if _forked(tmp_path, plan, source.uniform(0.0, 0.12)):
             # All samples are in: go on with another plan in the same store, so that every kill hits a live run.
-            plan = planning.make(SCENARIOS, N, seed=killed + 2, jitter_seconds=0.0)
+            plan = planning.make(SCENARIOS, N, seed=killed + 2)
             planning.save(tmp_path, plan)
             continue
         killed += 1
@@ -91,7 +91,7 @@ def test_hundred_kills(tmp_path: Path) -> None:
 
 
 def test_a_run_under_way_is_recorded_as_void_and_repeated(tmp_path: Path) -> None:
-    plan = planning.make(SCENARIOS[:1], 1, seed=1, jitter_seconds=0.0)
+    plan = planning.make(SCENARIOS[:1], 1, seed=1)
     planning.save(tmp_path, plan)
     started = planning.Started(
         plan_id=plan.plan_id, slot=plan.slots[0], number=1, run_id=plan.run_id(plan.slots[0], 1)
@@ -103,7 +103,7 @@ def test_a_run_under_way_is_recorded_as_void_and_repeated(tmp_path: Path) -> Non
 
 
 def test_the_journal_survives_a_torn_line(tmp_path: Path) -> None:
-    plan = planning.make(SCENARIOS[:1], 2, seed=1, jitter_seconds=0.0)
+    plan = planning.make(SCENARIOS[:1], 2, seed=1)
     (tmp_path / "journal.jsonl").write_text('{"plan_id": "torn')
     started = planning.Started(plan_id=plan.plan_id, slot=plan.slots[0], number=1, run_id="r1")
     planning.note_start(tmp_path, started)
@@ -114,7 +114,7 @@ def test_the_journal_survives_a_torn_line(tmp_path: Path) -> None:
 
 def test_a_run_that_never_ends_is_cut_and_recorded(tmp_path: Path) -> None:
     endless = SCENARIOS[0].model_copy(update={"parameters": {"sleep_seconds": "3600"}})
-    plan = planning.make([endless], 1, seed=1, jitter_seconds=0.0)
+    plan = planning.make([endless], 1, seed=1)
     with Store.locked(tmp_path) as store:
         records: list[RunRecord] = list(Runner(store, Target.LOCAL, deadline_seconds=0.05).run(plan))
     assert [record.status for record in records] == ["timeout"]
@@ -122,7 +122,7 @@ def test_a_run_that_never_ends_is_cut_and_recorded(tmp_path: Path) -> None:
 
 
 def test_the_same_request_finds_its_unfinished_plan(tmp_path: Path) -> None:
-    plan = planning.make(SCENARIOS, 2, seed=None, jitter_seconds=0.0)
+    plan = planning.make(SCENARIOS, 2, seed=None)
     planning.save(tmp_path, plan)
     store = Store(tmp_path)
     assert planning.unfinished(tmp_path, store, planning.request_digest(SCENARIOS, 2, None)) == plan

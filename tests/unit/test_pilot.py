@@ -84,6 +84,23 @@ def test_pilot_runs_are_apart_and_a_used_up_pilot_is_run_anew(
     assert len(Store(results / pilot.FOLDER).records()) == 2 * pilot.RUNS, "a new question, a new pilot"
 
 
+def test_what_a_pilot_said_holds_until_its_plan_is_carried_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the pilot itself turns out to lack a run: another n would be another plan, and samples twice."""
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(pilot, "by_scenario", lambda records: {"noop": [10.0, 10.5, 11.0]})
+    results = tmp_path / "results"
+    assert ran(results, "--precision", "10%").startswith("0 ")
+    (plan,) = planning.stored(results)
+    for folder in (results, results / pilot.FOLDER):
+        lines = (folder / "runs.jsonl").read_text().splitlines(keepends=True)
+        (folder / "runs.jsonl").write_text("".join(lines[:-1]))
+    monkeypatch.setattr(pilot, "by_scenario", lambda records: {"noop": [10.0, 15.0, 21.0]})
+    assert "goes on with the 1 that are missing" in ran(results, "--precision", "10%")
+    assert [each.plan_id for each in planning.stored(results)] == [plan.plan_id]
+
+
 def test_the_plan_is_not_known_before_the_pilot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
     assert "before the pilot has run" in ran(tmp_path / "results", "--precision", "10%", "--plan")

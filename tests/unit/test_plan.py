@@ -11,7 +11,7 @@ from adapters.base import Target
 from bench import plan as planning
 from bench.drawing import duration
 from bench.errors import BadInput
-from bench.plan import Expectation
+from bench.plan import Expectation, Limits
 from bench.run_command import Options, run, scenarios, told, within_budget
 from bench.store import Store
 from tests.unit.made_records import made, scenario
@@ -19,13 +19,38 @@ from tests.unit.made_records import made, scenario
 
 def test_a_plan_takes_the_median_of_earlier_runs_and_its_pauses() -> None:
     argo, pods = scenario("argo", "chain", 3), scenario("pods", "chain", 3)
-    plan = planning.make([argo, pods], 2, seed=1, jitter_seconds=10)
+    plan = planning.make([argo, pods], 2, seed=1, limits=Limits(jitter_seconds=10))
     earlier = [made(argo, number) for number in range(3)]
     middle = sorted(r.client.makespan_monotonic_ns for r in earlier if r.client)[1] / 1e9
     found = planning.expected(plan, plan.slots, earlier)
     assert found.seconds == pytest.approx(2 * middle + sum(slot.jitter_seconds for slot in plan.slots))
     assert found.unknown == 2
     assert planning.expected(plan, plan.slots[:1], earlier).seconds < found.seconds
+
+
+def test_warm_ups_are_in_the_time_that_a_plan_takes() -> None:
+    asked = [scenario("argo", "chain", 3), scenario("argo", "chain", 10)]
+    (up,) = planning.warm_ups(asked)
+    plan = planning.make([*asked, up], 2, seed=1)
+    warm_up = made(up, cold=True)
+    assert warm_up.client is not None
+    seconds = planning.expected(plan, plan.slots, [warm_up]).seconds
+    assert seconds == pytest.approx(warm_up.client.makespan_monotonic_ns / 1e9), "one deployment, never left"
+
+
+def test_another_limit_is_another_plan() -> None:
+    """A run that was void under one would count under the other, and nothing stored would tell."""
+    asked = [scenario("argo", "chain", 3)]
+    digests = {
+        planning.request_digest(asked, 3, None, Limits(**{name: value}))
+        for name, value in (
+            ("max_steal", 0.2),
+            ("max_steal", 0.9),
+            ("deadline_seconds", 9.0),
+            ("jitter_seconds", 9.0),
+        )
+    }
+    assert len(digests) == 4
 
 
 def test_a_block_has_each_scenario_once_and_switches_no_more_than_it_must() -> None:
@@ -36,7 +61,7 @@ def test_a_block_has_each_scenario_once_and_switches_no_more_than_it_must() -> N
         for name in ("argo", "prefect", "airflow")
         for configuration in ("default", "tuned")
     ]
-    plan = planning.make([*asked, *planning.warm_ups(asked)], 40, seed=3, jitter_seconds=1)
+    plan = planning.make([*asked, *planning.warm_ups(asked)], 40, seed=3, limits=Limits(jitter_seconds=1))
     assert len(plan.scenarios) == 12 + 6 and len(plan.slots) == 40 * 12
     blocks = [plan.slots[start : start + 12] for start in range(0, len(plan.slots), 12)]
     orders = set()
@@ -61,7 +86,7 @@ def test_a_warm_up_for_each_configuration_and_none_where_it_is_not_wanted(tmp_pa
     assert sorted(each.configuration for each in ups) == sorted(own), (
         "floors and noop have nothing to warm up"
     )
-    plan = planning.make(found, 1, seed=1, jitter_seconds=0)
+    plan = planning.make(found, 1, seed=1)
     for each in found:
         number = plan.warm_up(each)
         assert (number is None) == (each.orchestrator != "prefect")
@@ -74,9 +99,7 @@ def test_a_warm_up_for_each_configuration_and_none_where_it_is_not_wanted(tmp_pa
 
 
 def test_what_is_said_of_it() -> None:
-    assert (
-        told(Expectation(1500, 0)) == "at least 25 min by earlier runs, deployments and warm-ups not counted"
-    )
+    assert told(Expectation(1500, 0)) == "at least 25 min by earlier runs, deployments not counted"
     assert told(Expectation(0, 3)).endswith("; 3 runs of unknown length")
     assert [duration(value) for value in (4, 89.6, 90, 5399, 5400)] == [
         "4 s",

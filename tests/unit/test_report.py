@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from adapters.base import BenchError
-from bench import harness, headline, published
+from bench import harness, headline, published, upkeep
 from bench.cells import makespan
 from bench.curves import LINE, TOP, _spread, ticks
 from bench.drawing import seconds
@@ -24,6 +24,7 @@ from bench.records import (
     Resources,
     RunRecord,
     Sample,
+    Scenario,
     Usage,
     Verification,
     Window,
@@ -490,7 +491,7 @@ def test_what_became_of_the_stored_runs_adds_up(tmp_path: Path) -> None:
     found = contents(records)
     assert found["ended"] == {
         "compared": 12, "apart": 1, "recovered": 1, "lost": 1, "unsupported": 1, "void": 2, "backwards": 1,
-        "failed": 3,
+        "failed": 3, "first": 0,
     }  # fmt: skip
     assert sum(found["ended"].values()) == found["runs"] == len(records)
     text = written(records, tmp_path)
@@ -590,9 +591,36 @@ def test_cold_runs_are_set_against_the_others_and_count_nowhere_else() -> None:
         ("pods", 4, 1),
         ("noop", 4, 1),
     }
-    assert found["ended"]["compared"] == len(records) - found["ended"]["apart"] == len(records) - len(own)
+    assert found["ended"]["compared"] == len(records) - found["ended"]["first"] == len(records) - len(own)
     only = contents([r.model_copy(update={"cold": True}) for r in study(4)])
     assert row(only["tables"][0], "argo")["n"] == 4 and only["cold"] == []
+
+
+def test_first_runs_are_not_set_against_later_ones(tmp_path: Path) -> None:
+    """Nor joined with them in one line: what a deployment adds is no property of a setting or of a length."""
+    cold = [r.model_copy(update={"cold": r.scenario.configuration == "default"}) for r in study(6)]
+    rival = [made(scenario("dagster", "chain", 3), n, handoff=5.0) for n in range(6)]
+    longer = [made(scenario("argo", "chain", 9), n) for n in range(6)]
+    found = contents([*cold, *rival, *longer])
+    (tuned,) = found["tuning"]
+    assert tuned["difference"] is None and tuned["not_compared"].startswith("first runs after a switch")
+    ((versus,),) = (table["rows"] for table in found["against"])
+    assert versus["difference"] is None and versus["not_compared"] == tuned["not_compared"]
+    assert found["curves"] == []
+    assert (
+        written([*cold, *rival], tmp_path).count("not compared: first runs after a switch on one side") == 2
+    )
+    shorter = [made(scenario("argo", "chain", 2), 30 + n, cold=True) for n in range(6)]
+    (line,) = contents([*cold, *longer, *shorter])["curves"]
+    assert line["all_cold"] and [each["steps"] for each in line["lengths"]] == [2, 3]
+
+
+def test_a_first_run_that_fails_is_in_no_success_rate_of_later_ones() -> None:
+    of = scenario("argo", "chain", 3)
+    runs = [made(of, n, cold=n < 4, status="failed" if n in (3, 4) else "succeeded") for n in range(7)]
+    later = row(contents(runs)["tables"][0], "argo")
+    assert (later["n"], later["answered"]) == (2, 3)
+    assert len(contents(runs)["failures"]) == 2, "none is dropped"
 
 
 def test_a_warm_up_is_counted_as_a_first_run_and_nowhere_else() -> None:
@@ -645,10 +673,37 @@ def test_what_an_orchestrator_uses_is_in_the_report_with_n_and_parts(tmp_path: P
     (row,) = contents(records)["upkeep"]
     assert (row["n"], row["idle_n"]) == (3, 1), "runs after one deployment share one idle window"
     assert (row["idle_cores"], row["run_cores"]) == (pytest.approx(0.01), pytest.approx(0.2))
-    assert "| 0.010 cores (1) | 64 MiB | 0.200 cores | 64 MiB | 90 | 1 | 7 | 7 | controller |" in written(
-        records, tmp_path
+    assert (
+        "| 0.010 cores (1) | 64 MiB | 0.200 cores | 64 MiB | — | — | 90 | 1 | 7 | 7 | controller |"
+        in written(records, tmp_path)
     )
     assert "No stored run was looked at." in written([made(scenario())], tmp_path / "none")
+
+
+def test_a_sum_is_of_all_parts_and_a_database_stands_apart() -> None:
+    def part(name: str, role: str = "server") -> Usage:
+        return Usage(component=name, role=role, cpu_seconds=1.0, seconds=10, memory_bytes=1 << 20)
+
+    def ran(of: Scenario, *parts: Usage) -> RunRecord:
+        return made(of, resources=Resources(run=Window(seconds=10, parts=parts)))
+
+    whole = ran(scenario("airflow"), part("api"), part("scheduler"), part("postgres", "database"))
+    brief = ran(scenario("airflow", "chain", 1), part("scheduler"))
+    partial, full = sorted(contents([whole, brief])["upkeep"], key=lambda entry: str(entry["work"]))
+    assert (full["run_cores"], full["database_cores"]) == (pytest.approx(0.2), pytest.approx(0.1))
+    assert full["parts"] == partial["parts"] == ["api", "scheduler"]
+    assert (partial["run_cores"], partial["run_memory"], partial["database_cores"]) == (None, None, None)
+
+
+def test_steps_called_in_one_process_are_one_process() -> None:
+    """Reading when a process began is a subtraction of two clocks: it comes out a little different each time."""
+    record = made(scenario("prefect"))
+    rows = [
+        {**event, "host": "vm", "process_start_ns": 10**18 + 400 * number}
+        for number, event in enumerate(record.ledger)
+    ]
+    assert upkeep.processes(record.model_copy(update={"ledger": tuple(rows)})) == 1
+    assert upkeep.processes(record) == 7
 
 
 def test_published_figures_stand_beside_the_same_chain_on_local_and_no_other(tmp_path: Path) -> None:
@@ -787,6 +842,16 @@ def test_a_difference_of_a_a_that_so_many_rows_cannot_tell_is_not_called_none() 
         assert verdict.startswith("cannot tell: n too small for this many comparisons (n=5 and 3: ")
 
 
+def test_what_the_same_twice_says_of_other_differences_stands_first(tmp_path: Path) -> None:
+    first = planned("one", range(5), 9.0)
+    text = written([*first, *planned("two", range(10, 15), 9.0)], tmp_path / "alike")
+    assert "Of 1 scenario measured twice under the same conditions (A/A) none came out different" in text
+    text = written([*first, *planned("two", range(10, 15), 4.0)], tmp_path / "apart")
+    assert "came out different: kind/argo/pipeline-7/default by -" in text
+    assert "No orchestrator is among them" not in text
+    assert "how far chance alone goes is not known" in written(first, tmp_path / "once")
+
+
 def test_what_watching_costs_is_a_paired_ratio_and_in_no_other_table(tmp_path: Path) -> None:
     def block(number: int) -> list[RunRecord]:
         on = MadeRun(scenario(), seed=number, handoff=2.5)
@@ -801,6 +866,9 @@ def test_what_watching_costs_is_a_paired_ratio_and_in_no_other_table(tmp_path: P
     assert [r["n"] for table in content["tables"] for r in table["rows"]] == [6]
     assert content["measured_total"] == 6
     assert "watched ÷ not watched" in written(records, tmp_path)
+    # The first of a block is cold, whichever of the two it is: no pair of those is alike.
+    first = [r.model_copy(update={"cold": r.scenario.observer == "off"}) for r in records]
+    assert contents(first)["observer"] == []
 
 
 def test_what_a_step_waits_for_the_ledger_is_taken_from_its_rows(tmp_path: Path) -> None:

@@ -168,7 +168,7 @@ def test_a_record_has_what_was_used_under_the_run_and_idle_where_asked(
     wanted = Scenario(
         orchestrator="watched", target="local", workload="chain", configuration="default", steps=1
     )
-    plan = planning.make([wanted], n=1, seed=1, jitter_seconds=0)
+    plan = planning.make([wanted], n=1, seed=1)
     with Store.locked(tmp_path) as store:
         planning.save(tmp_path, plan)
         runner = Runner(store, Target.LOCAL, idle_seconds=idle_seconds)

@@ -1,19 +1,31 @@
 """Carrying out a plan where an orchestrator cannot be deployed: said, recorded, the others go on."""
 
+from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
-from adapters.base import BenchError, Target
+from adapters.base import (
+    BenchError,
+    Component,
+    RunHandle,
+    RunOutcome,
+    RunRequest,
+    Status,
+    Target,
+    Unsupported,
+)
 from adapters.locks import StateBusy
-from adapters.noop import NoopAdapter
+from adapters.noop import NoopAdapter, NoopDriver
 from adapters.runtimes import NothingToInstall
 from bench import plan as planning
 from bench.cells import cells
 from bench.observe import EmptyScene, Gauge
-from bench.records import Pressure, RunRecord, Scenario
+from bench.plan import Limits
+from bench.records import Pressure, RunRecord, Scenario, Verification
+from bench.resources import Look, Reading
 from bench.runner import Progress, Runner
 from bench.store import Store
 
@@ -46,6 +58,40 @@ class SettledAdapter(BrokenAdapter):
     installed = NothingToInstall
 
 
+class ServerRuntime(NothingToInstall):
+    def components(self) -> tuple[Component, ...]:
+        return (Component(name="server", namespace="", selector="server", role="server"),)
+
+
+class ServerAdapter(BrokenAdapter):
+    installed = ServerRuntime
+
+
+class LateDriver(NoopDriver):
+    """Can be deployed, and learns only from the request that it cannot run it."""
+
+    def submit(self, request: RunRequest) -> RunHandle:
+        raise Unsupported("no events here", "--trigger api")
+
+
+class LateAdapter(SettledAdapter):
+    def driver(self, target: Target) -> NoopDriver:
+        return LateDriver()
+
+
+class ShyDriver(NoopDriver):
+    """Fails the first run after its deployment."""
+
+    def wait(self, handle: RunHandle, deadline_seconds: float) -> RunOutcome:
+        outcome = super().wait(handle, deadline_seconds)
+        return outcome.model_copy(update={"status": Status.FAILED}) if "-1-0-" in handle.run_id else outcome
+
+
+class ShyAdapter(SettledAdapter):
+    def driver(self, target: Target) -> NoopDriver:
+        return ShyDriver()
+
+
 def scenario(orchestrator: str) -> Scenario:
     return Scenario(
         orchestrator=orchestrator, target="local", workload="chain", configuration="default", steps=1
@@ -54,7 +100,7 @@ def scenario(orchestrator: str) -> Scenario:
 
 def test_what_cannot_be_deployed_is_recorded_once_and_the_others_go_on(tmp_path: Path) -> None:
     told: list[Progress] = []
-    plan = planning.make([scenario("broken"), scenario("noop")], n=2, seed=1, jitter_seconds=0)
+    plan = planning.make([scenario("broken"), scenario("noop")], n=2, seed=1)
     with Store.locked(tmp_path) as store:
         planning.save(tmp_path, plan)
         runner = Runner(store, Target.LOCAL, tell=told.append)
@@ -70,11 +116,18 @@ def test_what_cannot_be_deployed_is_recorded_once_and_the_others_go_on(tmp_path:
     assert "pod-1: no such table" in message and "next: bench cluster status" in message
 
 
+@pytest.fixture
+def believed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What these made-up orchestrators say of a run is not held against a ledger, which they have not."""
+    monkeypatch.setattr("bench.runner.verify", lambda *_: Verification(ok=True))
+
+
+@pytest.mark.usefixtures("believed")
 def test_a_deployment_brings_a_warm_up_that_is_stored_and_no_sample(tmp_path: Path) -> None:
     """Also when the command begins again: what it deploys anew is warmed up anew."""
     asked = [scenario("settled"), scenario("settled").model_copy(update={"steps": 3}), scenario("noop")]
     first = planning.warm_ups(asked[:2])
-    plan = planning.make([*asked, *first], n=2, seed=1, jitter_seconds=0)
+    plan = planning.make([*asked, *first], n=2, seed=1)
     assert len(plan.slots) == 6
     told: list[Progress] = []
 
@@ -105,8 +158,58 @@ def test_a_deployment_brings_a_warm_up_that_is_stored_and_no_sample(tmp_path: Pa
     assert [cell.key.first for cell in found if not cell.key.undisturbed] == [True]
 
 
+def test_what_turns_out_to_be_impossible_is_said_once_and_the_plan_is_carried_out(tmp_path: Path) -> None:
+    plan = planning.make([scenario("late"), scenario("noop")], n=3, seed=1)
+    with Store.locked(tmp_path) as store:
+        planning.save(tmp_path, plan)
+        runner = Runner(store, Target.LOCAL)
+        runner._adapters["late"] = LateAdapter()
+        records = list(runner.run(plan))
+        assert not list(planning.missing(plan, store)), "nothing is left for the next command"
+    assert not planning.left_behind(tmp_path)
+    (gap,) = (record for record in records if record.scenario.orchestrator == "late")
+    assert (gap.status, gap.reason) == ("unsupported", "no events here (remedy: --trigger api)")
+    assert [record.status for record in records if record is not gap] == ["succeeded"] * 3
+
+
+@pytest.mark.usefixtures("believed")
+def test_a_warm_up_that_fails_warms_nothing_and_one_waits_as_the_sample_after_it(tmp_path: Path) -> None:
+    asked = [scenario("shy").model_copy(update={"steps": 3})]
+    plan = planning.make([*asked, *planning.warm_ups(asked)], 1, seed=1, limits=Limits(jitter_seconds=0.01))
+    with Store.locked(tmp_path) as store:
+        planning.save(tmp_path, plan)
+        runner = Runner(store, Target.LOCAL)
+        runner._adapters["shy"] = ShyAdapter()
+        up, sample = runner.run(plan)
+    assert up.scenario.warm_up
+    assert up.client and sample.client and up.client.jitter_seconds == sample.client.jitter_seconds > 0
+    assert (up.status, up.cold, sample.status, sample.cold) == ("failed", True, "succeeded", True)
+
+
+@pytest.mark.parametrize(("pods", "cold"), [(("a", "a"), False), (("a", "b"), True), (("", "b"), True)])
+def test_what_an_earlier_command_left_running_is_no_switch(
+    tmp_path: Path, pods: tuple[str, str], cold: bool
+) -> None:
+    """Before the deployment and after it: the same server has run before, another one has not."""
+    seen = iter(pods)
+
+    class Seen(EmptyScene):
+        def look(self, components: Iterable[Component]) -> Look:
+            pod = next(seen, pods[-1])
+            return Look(0.0, {"server": Reading(0.0, {pod: 1.0}, 1)} if pod else {})
+
+    plan = planning.make([scenario("server")], n=1, seed=1)
+    with Store.locked(tmp_path) as store:
+        planning.save(tmp_path, plan)
+        runner = Runner(store, Target.LOCAL)
+        runner._adapters["server"] = ServerAdapter()
+        runner._scenes["empty"] = Seen()
+        (record,) = runner.run(plan)
+    assert record.cold is cold
+
+
 def test_where_the_target_cannot_be_used_the_command_ends_and_stores_nothing(tmp_path: Path) -> None:
-    plan = planning.make([scenario("broken"), scenario("noop")], n=2, seed=1, jitter_seconds=0)
+    plan = planning.make([scenario("broken"), scenario("noop")], n=2, seed=1)
     with Store.locked(tmp_path) as store:
         planning.save(tmp_path, plan)
         runner = Runner(store, Target.LOCAL)
@@ -124,7 +227,7 @@ def test_without_the_observer_nothing_is_watched_and_nothing_looked_at(tmp_path:
         look = watch  # type: ignore[assignment]
 
     unwatched = scenario("noop").model_copy(update={"observer": "off"})
-    plan = planning.make([unwatched], n=1, seed=1, jitter_seconds=0)
+    plan = planning.make([unwatched], n=1, seed=1)
     with Store.locked(tmp_path) as store:
         planning.save(tmp_path, plan)
         runner = Runner(store, Target.LOCAL)
@@ -137,7 +240,7 @@ def test_without_the_observer_nothing_is_watched_and_nothing_looked_at(tmp_path:
 
 
 def run_watched(folder: Path, scene: EmptyScene) -> None:
-    plan = planning.make([scenario("noop")], n=1, seed=1, jitter_seconds=0)
+    plan = planning.make([scenario("noop")], n=1, seed=1)
     with Store.locked(folder) as store:
         planning.save(folder, plan)
         runner = Runner(store, Target.LOCAL)
@@ -151,7 +254,7 @@ def test_a_run_on_a_machine_that_others_use_is_void_and_repeated(
 ) -> None:
     steals = iter([0.3] * busy + [0.1] * 9)
     monkeypatch.setattr(Gauge, "since", lambda self, before: Pressure(steal=next(steals)))
-    plan = planning.make([scenario("noop")], n=1, seed=1, jitter_seconds=0)
+    plan = planning.make([scenario("noop")], n=1, seed=1)
     told: list[Progress] = []
     with Store.locked(tmp_path) as store:
         planning.save(tmp_path, plan)

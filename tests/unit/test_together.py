@@ -95,7 +95,7 @@ def carried_out(folder: Path, driver: type[NoopDriver], cancelled: list[str]) ->
     of = Scenario(
         orchestrator="noop", target="local", workload="chain", configuration="default", steps=1, concurrent=3
     )
-    plan = planning.make([of], n=1, seed=1, jitter_seconds=0)
+    plan = planning.make([of], n=1, seed=1)
     with Store.locked(folder) as store:
         planning.save(folder, plan)
         runner = Runner(store, Target.LOCAL)
@@ -122,7 +122,7 @@ def test_one_that_is_refused_ends_the_others_and_leaves_a_void_sample(tmp_path: 
 
 def test_what_a_killed_command_left_is_ended_run_by_run(tmp_path: Path) -> None:
     of = scenario("noop", "chain", 1, target="local", concurrent=2)
-    plan = planning.make([of], n=1, seed=1, jitter_seconds=0)
+    plan = planning.make([of], n=1, seed=1)
     with Store.locked(tmp_path) as store:
         planning.save(tmp_path, plan)
         name = plan.run_id(plan.slots[0], 1)

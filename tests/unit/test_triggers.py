@@ -60,7 +60,7 @@ def carried_out(folder: Path, driver: NoopDriver, trigger: str) -> list[RunRecor
 
     of = scenario("noop", "chain", 1, target="local", trigger=trigger)
     with Store.locked(folder) as store:
-        plan = planning.make([of], 1, 1, 0.0)
+        plan = planning.make([of], 1, 1)
         planning.save(folder, plan)
         runner = Runner(store, Target.LOCAL)
         runner._adapters["noop"] = Adapter()
