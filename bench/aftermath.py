@@ -120,7 +120,7 @@ def tables(found: Sequence[Cell], located: Callable[[Cell], dict[str, Any]]) -> 
         parts = recent.environments(members)
         for facts, cells in parts:
             key = cells[0].key
-            work = (f"{key.workload}-{key.steps}", *(f"{name}={value}" for name, value in key.parameters))
+            work = (key.sized, *(f"{name}={value}" for name, value in key.parameters))
             made.append(
                 {
                     "target": key.target,

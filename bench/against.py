@@ -26,7 +26,7 @@ def tables(groups: Sequence[Group]) -> list[dict[str, Any]]:
             "environment": group.name,
             "target": group.target,
             "task": task,
-            "workload": f"{members[0].key.workload}-{members[0].key.steps}",
+            "workload": members[0].key.sized,
             "parameters": dict(members[0].key.parameters),
             "rows": rows,
         }

@@ -74,11 +74,16 @@ class CellKey:
         )
 
     @property
+    def sized(self) -> str:
+        """The workload and how many steps it has: `pipeline-7`, `chain-10`."""
+        return f"{self.workload}-{self.steps}"
+
+    @property
     def title(self) -> str:
         """The work: `pipeline-7`, `chain-3, fibo=33`, `pipeline-7, through volume`."""
         given = "".join(f", {name}={value}" for name, value in self.parameters)
         through = "" if self.variant in ("s3", "folder") else f", through {self.variant}"
-        return f"{self.workload}-{self.steps}{given}{through}"
+        return f"{self.sized}{given}{through}"
 
     @property
     def work(self) -> tuple[object, ...]:

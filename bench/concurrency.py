@@ -28,7 +28,7 @@ def _row(cell: Cell, alone: Cell | None) -> dict[str, Any]:
     return {
         "target": cell.key.target,
         **cell.who,
-        "work": f"{cell.key.workload}-{cell.key.steps}",
+        "work": cell.key.sized,
         "runs": cell.key.concurrent,
         "n": len(cell.measured),
         "together": together,

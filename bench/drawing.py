@@ -254,7 +254,7 @@ def summary(records: Sequence[RunRecord]) -> RenderableType:
         at_once = f", {key.concurrent} runs at once" if key.concurrent > 1 else ""
         by = f", started by {key.trigger}" if key.trigger != "api" else ""
         first = ", first runs after a switch" if key.first else ""
-        table = _titled(f"{target}, {step}: {key.workload}-{key.steps}{parameters}{at_once}{by}{first}")
+        table = _titled(f"{target}, {step}: {key.sized}{parameters}{at_once}{by}{first}")
         table.add_column("orchestrator", min_width=12, overflow="fold")
         for name in ("n", "makespan", "overhead", "handoff", "× floor", "failed", "void"):
             table.add_column(name, justify="right", no_wrap=True)

@@ -149,7 +149,7 @@ def _benchmark(cell: Cell) -> dict[str, Any]:
     name = cell.scenario.key
     digest = key.environment[:8]
     return {
-        "group": f"{key.target}/{key.workload}-{key.steps}",
+        "group": f"{key.target}/{key.sized}",
         "name": name,
         "fullname": f"bench::{name}[{digest}]",
         "params": {"orchestrator": key.orchestrator, "configuration": key.configuration},

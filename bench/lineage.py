@@ -4,6 +4,7 @@ The truth is the ledger's, which no orchestrator writes. A question is `answered
 right, `wrong` where one contradicts the ledger, and `absent` otherwise: a false edge is worse than none.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -170,13 +171,22 @@ def _same(name: str, text: str, right: str) -> bool:
         return False
 
 
+_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+
+
 def columns(found: Sequence[Cell]) -> list[dict[str, Any]]:
-    """One for each cell with answers: how often each question was answered, wrong, absent, and what was missing."""
+    """One for each cell with answers: how often each question was answered, wrong, absent, and what was missing.
+
+    Runs that were asked by another query than the newest are left out and counted as `older`: what changed is how we
+    ask, not what the store has.
+    """
     made = []
     for cell in found:
-        runs = [record.lineage for record in cell.records if record.lineage and record.status != "void"]
-        if not runs:
+        answered = [record for record in cell.records if record.lineage and record.status != "void"]
+        if not answered:
             continue
+        query = _query(max(answered, key=lambda record: (record.recorded_at, record.run_id)))
+        runs = [record.lineage for record in answered if _query(record) == query]
         answers = {each: [a for run in runs for a in run if a.question == each] for each in QUESTIONS}
         facts = len({name for a in runs[0] if a.question in FIRST_FOUR for name in (*a.facts, *a.missing)})
         made.append(
@@ -186,8 +196,9 @@ def columns(found: Sequence[Cell]) -> list[dict[str, Any]]:
                 "target": cell.key.target,
                 "task": cell.key.task,
                 "n": len(runs),
+                "older": len(answered) - len(runs),
                 "source": runs[0][0].source,
-                "query": runs[0][0].query.replace(cell.records[0].run_id, "RUN"),
+                "query": query,
                 "answers": {
                     each: {
                         "counts": {
@@ -205,6 +216,11 @@ def columns(found: Sequence[Cell]) -> list[dict[str, Any]]:
             }
         )
     return made
+
+
+def _query(record: RunRecord) -> str:
+    """How its store was asked, without the run's own names."""
+    return _ID.sub("RUN", record.lineage[0].query.replace(record.run_id, "RUN"))
 
 
 def shown(entry: Mapping[str, Any]) -> str:

@@ -517,7 +517,7 @@ def _tuning(group: Group) -> list[dict[str, Any]]:
                 "environment": group.name,
                 "target": group.target,
                 "task": key.task,
-                "workload": f"{key.workload}-{key.steps}",
+                "workload": key.sized,
                 "orchestrator": key.orchestrator,
                 "base": name,
                 "configuration": key.configuration,
@@ -680,7 +680,7 @@ def _named(cell: Cell) -> dict[str, Any]:
         "orchestrator": cell.key.orchestrator,
         "configuration": cell.key.configuration,
         "knob": cell.knob,
-        "workload": f"{cell.key.workload}-{cell.key.steps}",
+        "workload": cell.key.sized,
         "target": cell.key.target,
         "environment_sha256": cell.key.environment,
     }

@@ -54,7 +54,7 @@ def of_cell(cell: Cell) -> dict[str, Any] | None:
         "scenario": cell.scenario.key,
         "target": cell.key.target,
         **cell.who,
-        "workload": f"{cell.key.workload}-{cell.key.steps}",
+        "workload": cell.key.sized,
         "makespan": estimated(cell, makespan),
         "n": len(sums),
         "left_out": len(cell.measured) - len(sums),

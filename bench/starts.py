@@ -31,7 +31,7 @@ def _row(cell: Cell) -> dict[str, Any]:
     return {
         "target": cell.key.target,
         **cell.who,
-        "work": f"{cell.key.workload}-{cell.key.steps}",
+        "work": cell.key.sized,
         "by": cell.key.trigger,
         "trigger": SHOWN[cell.key.trigger],
         "n": len(cell.measured),

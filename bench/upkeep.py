@@ -45,7 +45,7 @@ def _row(cell: Cell, parts: set[tuple[str, str]]) -> dict[str, Any]:
     return {
         "target": cell.key.target,
         **cell.who,
-        "work": f"{cell.key.workload}-{cell.key.steps}",
+        "work": cell.key.sized,
         "n": len(runs),
         "parts": sorted(own),
         "idle_n": len(idle),

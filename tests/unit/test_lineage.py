@@ -428,6 +428,32 @@ def test_the_report_says_what_was_answered_and_what_was_missing(tmp_path: Path) 
     assert mixed["alert"] == "answered 1, absent 1"
 
 
+def test_answers_to_an_older_query_are_left_out_and_counted(tmp_path: Path) -> None:
+    """What a reader did not ask for yet is no lack of the store; the run's own ids make no other query."""
+    uuid = "43736291-bf80-486b-a4fa-522970f72f8b"
+    old, *new = (asked(number, complete()) for number in range(3))
+    records = [
+        record.model_copy(
+            update={
+                "recorded_at": f"2026-11-2{day}T12:00:00Z",
+                "lineage": tuple(
+                    answer.model_copy(update={"query": f"GET runs/{run}: {what}"})
+                    for answer in record.lineage
+                ),
+            }
+        )
+        for record, day, run, what in (
+            (old, 1, uuid, "config"),
+            (new[0], 2, new[0].run_id, "config, tags"),
+            (new[1], 3, uuid, "config, tags"),
+        )
+    ]
+    (column,) = contents(records)["lineage"]["columns"]
+    assert (column["n"], column["older"], column["query"]) == (2, 1, "GET runs/RUN: config, tags")
+    build(records, tmp_path)
+    assert "n = 2 (1 asked in an older way left out)" in (tmp_path / "report.md").read_text()
+
+
 def test_the_short_table_says_how_much_question_12_kept(tmp_path: Path) -> None:
     """A store that had little and lost none of it has answered: the reader sees how little."""
     little = complete().model_copy(update={"attempts": complete().attempts[:1]})
