@@ -226,7 +226,7 @@ class Runner:
     def _ready(self, scenario: Scenario, slot: Slot, done: int, total: int) -> bool:
         """Deploy the scenario's configuration where it is not there yet; True where that was a switch.
 
-        What an earlier command left running in that configuration is no switch where not one server is new.
+        Where the command begins, what an earlier one left running is no switch unless a server is new.
 
         Only the orchestrator under test is scaled up: the one measured before is stopped first, and where that
         fails the command ends, since nothing measured beside it would count.
@@ -240,14 +240,14 @@ class Runner:
         if self._active == wanted:
             return False
         self.tell(Progress("deploying", scenario, slot.index, done, total))
-        runtime = self._runtime(scenario.orchestrator)
+        runtime, begins = self._runtime(scenario.orchestrator), self._active is None
         if self._active is not None and self._active[0] != scenario.orchestrator:
             self._runtime(self._active[0]).scale(False)
         self._active = None
         scene = self._scene(scenario)
         scene.refuse_foreign(component.namespace for component in runtime.components())
         scene.quiet(scenario.orchestrator)
-        before = self._running(scenario)
+        left = self._running(scenario) if begins else set()
         try:
             runtime.deploy(scenario.configuration)
             if wrong := runtime.health():
@@ -261,7 +261,7 @@ class Runner:
             raise NotDeployed(error.message, error.remedy, error.kept) from error
         self._active = wanted
         self._idle = self._watched_idle(scenario, slot, done, total) if self.idle_seconds else None
-        return not before or before != self._running(scenario)
+        return not left or left != self._running(scenario)
 
     def _running(self, scenario: Scenario) -> set[str]:
         """The pods or processes of the orchestrator's servers, as far as they can be looked at."""

@@ -10,6 +10,7 @@ import pytest
 from adapters.base import (
     BenchError,
     Component,
+    Configuration,
     RunHandle,
     RunOutcome,
     RunRequest,
@@ -65,6 +66,9 @@ class ServerRuntime(NothingToInstall):
 
 class ServerAdapter(BrokenAdapter):
     installed = ServerRuntime
+
+    def configurations(self, target: Target) -> tuple[Configuration, ...]:
+        return tuple(Configuration(name=name, task="nothing") for name in ("default", "other"))
 
 
 class LateDriver(NoopDriver):
@@ -190,7 +194,10 @@ def test_a_warm_up_that_fails_warms_nothing_and_one_waits_as_the_sample_after_it
 def test_what_an_earlier_command_left_running_is_no_switch(
     tmp_path: Path, pods: tuple[str, str], cold: bool
 ) -> None:
-    """Before the deployment and after it: the same server has run before, another one has not."""
+    """Before the deployment and after it: the same server has run before, another one has not.
+
+    A switch within the command is one, though its servers stay.
+    """
     seen = iter(pods)
 
     class Seen(EmptyScene):
@@ -198,14 +205,15 @@ def test_what_an_earlier_command_left_running_is_no_switch(
             pod = next(seen, pods[-1])
             return Look(0.0, {"server": Reading(0.0, {pod: 1.0}, 1)} if pod else {})
 
-    plan = planning.make([scenario("server")], n=1, seed=1)
+    other = scenario("server").model_copy(update={"configuration": "other"})
+    plan = planning.make([scenario("server"), other], n=1, seed=1)
     with Store.locked(tmp_path) as store:
         planning.save(tmp_path, plan)
         runner = Runner(store, Target.LOCAL)
         runner._adapters["server"] = ServerAdapter()
         runner._scenes["empty"] = Seen()
-        (record,) = runner.run(plan)
-    assert record.cold is cold
+        first, second = runner.run(plan)
+    assert (first.cold, second.cold) == (cold, True)
 
 
 def test_where_the_target_cannot_be_used_the_command_ends_and_stores_nothing(tmp_path: Path) -> None:
