@@ -9,8 +9,8 @@ from adapters.workloads import GATED, Member, phases
 from bench.records import RunRecord, Scenario, Verification
 
 Key = tuple[str, int | None]
-COUNTED = "attempts in the ledger"
-"""What a problem says that is only of how attempts were counted."""
+UNFINISHED = "did not finish"
+UNSERVED = "the service does not serve the model that was promoted"
 
 
 def fibo(n: int) -> int:
@@ -39,7 +39,7 @@ def verify(
         expected = {member for member in expected if member.step not in GATED}
     wanted = {(member.step, member.index) for member in expected}
     for step, index in sorted(wanted - set(finishes), key=str):
-        problems.append(f"{_name(step, index)} did not finish")
+        problems.append(f"{_name(step, index)} {UNFINISHED}")
     for step, index in sorted(set(starts) - wanted, key=str):
         problems.append(f"{_name(step, index)} ran and should not have")
     if timeline is not None:
@@ -47,7 +47,7 @@ def verify(
         for step, index in sorted(set(claimed) | set(starts), key=str):
             if claimed[step, index] != starts[step, index]:
                 problems.append(
-                    f"{_name(step, index)}: {starts[step, index]} {COUNTED},"
+                    f"{_name(step, index)}: {starts[step, index]} attempts in the ledger,"
                     f" {claimed[step, index]} by the orchestrator"
                 )
     if scenario.workload == "chain" and not float(scenario.parameters.get("sleep_seconds", 0)):
@@ -59,7 +59,7 @@ def verify(
     promoted = outputs.get(("promote", None), {}).get("promoted")
     served = outputs.get(("monitor", None), {}).get("served_sha256")
     if promoted is not None and served is not None and served != trained.get("model_sha256"):
-        problems.append("the service does not serve the model that was promoted")
+        problems.append(UNSERVED)
     return Verification(
         ok=not problems,
         problems=tuple(problems),
@@ -73,8 +73,9 @@ def verify(
 
 
 def did_its_work(verification: Verification | None) -> bool:
-    """Whether nothing is wrong but how often the orchestrator says that a step was tried."""
-    return verification is None or all(COUNTED in problem for problem in verification.problems)
+    """Whether every step that should have has finished, and what was promoted is served."""
+    problems = verification.problems if verification else ()
+    return not any(problem.endswith(UNFINISHED) or problem == UNSERVED for problem in problems)
 
 
 def same_digest(record: RunRecord, earlier: Sequence[RunRecord]) -> str | None:
