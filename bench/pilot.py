@@ -80,7 +80,7 @@ def asked_by(results: Path, pilot: Plan) -> Plan | None:
     return planning.newest(
         plan
         for plan in planning.stored(results)
-        if plan.pilot == pilot.plan_id and any(True for _ in planning.missing(plan, store))
+        if plan.pilot == pilot.plan_id and planning.lacks_samples(plan, store)
     )
 
 
@@ -90,7 +90,7 @@ def current(results: Path, store: Store, digest: str) -> Plan | None:
     used = {
         plan.pilot
         for plan in planning.stored(results)
-        if plan.pilot and not any(True for _ in planning.missing(plan, results_store))
+        if plan.pilot and not planning.lacks_samples(plan, results_store)
     }
     return planning.newest(
         plan

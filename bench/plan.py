@@ -205,9 +205,7 @@ def save(folder: Path, plan: Plan) -> None:
 def unfinished(folder: Path, store: Store, digest: str) -> Plan | None:
     """The newest stored plan of the same request that still lacks samples."""
     return newest(
-        plan
-        for plan in stored(folder)
-        if plan.request_sha256 == digest and any(True for _ in missing(plan, store))
+        plan for plan in stored(folder) if plan.request_sha256 == digest and lacks_samples(plan, store)
     )
 
 
@@ -232,6 +230,11 @@ def missing(plan: Plan, store: Store) -> Iterator[Slot]:
         key = plan.scenarios[slot.scenario].key
         if (key, slot.index) not in done and key not in refused:
             yield slot
+
+
+def lacks_samples(plan: Plan, store: Store) -> bool:
+    """Whether any slot is missing."""
+    return any(True for _ in missing(plan, store))
 
 
 def expected(plan: Plan, slots: Iterable[Slot], earlier: Iterable[RunRecord]) -> Expectation:
