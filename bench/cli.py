@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from adapters.base import Adapter, BenchError, Target
-from bench import cluster_cli, doctor, results_cli
+from bench import choose_command, cluster_cli, doctor, results_cli
 from bench.errors import BadInput, run_cli
 from bench.records import RetryPolicy, Trigger
 from bench.store import PUBLISHED, default_folder, no_collection
@@ -31,6 +31,7 @@ app = typer.Typer(
 app.add_typer(cluster_cli.app, name="cluster")
 app.add_typer(results_cli.app, name="results")
 app.command("doctor")(doctor.doctor)
+app.command("choose", epilog=choose_command.EPILOG)(choose_command.choose_one)
 
 MOST_AT_ONCE = 64
 """Runs that one sample may submit at once."""

@@ -1,0 +1,251 @@
+"""`bench choose`: a team's needs and weights in, a ranking out."""
+
+import json
+import sys
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from pydantic import ValidationError
+from rich.box import SIMPLE
+from rich.console import Console
+from rich.table import Table
+
+from bench import capabilities, drawing, results_cli
+from bench.choose import CRITERIA, Choice, Figure, Team, choose
+from bench.errors import EXIT_FAILED, BadInput
+from bench.store import PUBLISHED, default_folder
+
+EPILOG = """
+[bold]Examples[/bold]
+
+  bench choose --results docs/results
+
+  bench choose --target local --weight latency=3,lineage=1
+
+  bench choose --needs approval_waits,event_triggers --limit memory=1 --limit lineage=9
+
+  bench choose --team team.toml --json
+
+A team's file has the same in TOML: target = "kind", needs = ["approval_waits"], and tables \\[weights] and \\[limits].
+"""
+
+
+def choose_one(
+    team: Annotated[
+        Path | None, typer.Option("--team", metavar="FILE", help="TOML; options beside it count more.")
+    ] = None,
+    target: Annotated[str, typer.Option(help="`kind` (default), `local` or `k8s`.")] = "",
+    weight: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=NUMBER", help=f"Of {', '.join(CRITERIA)}; default: 1 each. Those not named count 0."
+        ),
+    ] = None,
+    limit: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=NUMBER", help="The worst figure that is good enough: latency=2 is twice the floor."
+        ),
+    ] = None,
+    needs: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAMES", help="Capabilities it must have: those of `bench capabilities --json`."
+        ),
+    ] = None,
+    results: Annotated[
+        Path | None,
+        typer.Option(help="Where results are stored; default: yours, or where none are those published."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Rank the orchestrators for a team by stored results: latency, retries, lineage, memory.
+
+    Each figure says how many runs it rests on and of which days; `--json` names the runs. An option without a figure
+    that counts is not ranked, and the command that measures it is printed.
+
+    Exit codes: 0 ranked, 1 nothing can be ranked, 2 bad input, 4 ranked without all that is stored.
+    """
+    wanted = _team(team, target, weight or [], limit or [], needs or [])
+    folder = results or _stored()
+    reading = results_cli.opened(folder)
+    verdicts = capabilities.load(folder) or capabilities.load(PUBLISHED)
+    for problem in capabilities.stale(v for v in verdicts if v.target == wanted.target) if needs else ():
+        print(f"warning: {problem}", file=sys.stderr)
+    found = choose(reading.records, verdicts, wanted)
+    if as_json:
+        typer.echo(json.dumps(as_data(found), indent=1))
+    else:
+        _show(found, folder)
+    if not found.ranked:
+        raise typer.Exit(EXIT_FAILED)
+    results_cli.end(reading)
+
+
+def _stored() -> Path:
+    """The user's own results; where there are none, those published with the project."""
+    folder = default_folder()
+    if any(folder.glob("*.jsonl")) or not PUBLISHED.is_dir():
+        return folder
+    print(f"no results of yours in {folder}: these are the published ones", file=sys.stderr)
+    return PUBLISHED
+
+
+def _team(
+    path: Path | None, target: str, weights: Iterable[str], limits: Iterable[str], needs: Iterable[str]
+) -> Team:
+    """What the file says, and over it what the options say. Raises `BadInput`."""
+    said: dict[str, Any] = {}
+    if path:
+        try:
+            said = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+            raise BadInput(
+                f"{path} cannot be read: {error}", "bench choose --help shows such a file"
+            ) from None
+    given = {
+        "target": target,
+        "weights": _numbers("--weight", weights),
+        "limits": _numbers("--limit", limits),
+        "needs": [name for text in needs for name in text.split(",") if name],
+    }
+    try:
+        return Team.model_validate({**said, **{name: value for name, value in given.items() if value}})
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        message = first["msg"].removeprefix("Value error, ")
+        raise BadInput(f"{where}: {message}" if where else message, "bench choose --help") from None
+
+
+def _numbers(option: str, given: Iterable[str]) -> dict[str, float]:
+    made = {}
+    for text in (part for each in given for part in each.split(",")):
+        name, _, number = text.partition("=")
+        try:
+            made[name] = float(number)
+        except ValueError:
+            raise BadInput(f"{option} {text}: not NAME=NUMBER", f"such as {option} latency=2") from None
+    return made
+
+
+def _show(found: Choice, folder: Path) -> None:
+    width = None if sys.stdout.isatty() else drawing.PLAIN_WIDTH
+    console = Console(highlight=False, width=width)
+
+    def say(text: str, style: str = "") -> None:
+        console.print(text, style=style, markup=False)
+
+    if found.ranked:
+        console.print(_table(found))
+        for place, each in enumerate(found.ranked, 1):
+            say(f"{place} {each.option}")
+            for name, figure in each.figures.items():
+                say(f"    {name}: {_reason(figure)}")
+        say("")
+    say(found.verdict[0].upper() + found.verdict[1:] + ".", "bold")
+    for why in dict.fromkeys(found.excluded.values()):
+        say(f"Out: {', '.join(str(option) for option, its in found.excluded.items() if its == why)}: {why}")
+    for option, names in found.unmeasured.items():
+        say(f"Not ranked: {option}: no stored figure of {', '.join(names)}")
+    if found.unmeasured:
+        option, names = min(found.unmeasured.items(), key=lambda each: len(each[1]))
+        say(f"To measure what is missing, such as {names[0]}: {command(found, option, names[0])}")
+    for name in found.team.asked:
+        say(f"{name}: {CRITERIA[name].asks}. Worth: {CRITERIA[name].scale}.", "dim")
+    say(
+        "Score: the weighted mean of the worths; in brackets, at the ends of the figures' intervals. First in: the "
+        "share of all weightings of these criteria in which it has the best score.",
+        "dim",
+    )
+    say(f"From {folder}; the runs behind each figure: --json", "dim")
+
+
+def _table(found: Choice) -> Table:
+    """Score and worths of what is ranked."""
+    table = Table(box=SIMPLE, pad_edge=False)
+    table.add_column("", justify="right")
+    table.add_column("orchestrator", min_width=20)
+    table.add_column("a step is")
+    for name in ("score", "first in"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for name in found.team.asked:
+        table.add_column(f"{name}\n({found.team.shares.get(name, 0):.0%})", justify="right", no_wrap=True)
+    for place, each in enumerate(found.ranked, 1):
+        table.add_row(
+            str(place),
+            f"{each.option}{' (stand-in images)' if each.stand_ins else ''}",
+            each.task,
+            f"{each.score:.2f} [{each.low:.2f}, {each.high:.2f}]",
+            f"{each.first:.0%}",
+            *(f"{each.worths[name]:.2f}" for name in found.team.asked),
+        )
+    return table
+
+
+def _reason(figure: Figure) -> str:
+    within = ""
+    if figure.interval:
+        low, high = drawing.figures(figure.interval.low), drawing.figures(figure.interval.high)
+        within = f" [{low}, {high}] at {figure.interval.level:.0%}"
+    of = f", measured as {figure.of}" if figure.of else ""
+    return f"{figure.said}{within} (n = {figure.n}{of}, {figure.days})"
+
+
+def command(found: Choice, option: tuple[str, str], criterion: str) -> str:
+    """What measures that criterion of an option."""
+    name, configuration = option
+    return (
+        f"bench run -o {name} --target {found.team.target} -c {configuration} {CRITERIA[criterion].measure}"
+    )
+
+
+def as_data(found: Choice) -> dict[str, Any]:
+    """All of it as plain data."""
+    return {
+        "team": found.team.model_dump(mode="json"),
+        "shares": found.team.shares,
+        "verdict": found.verdict,
+        "ranked": [
+            {
+                "orchestrator": each.option.orchestrator,
+                "configuration": each.option.configuration,
+                "task": each.task,
+                "stand_ins": list(each.stand_ins),
+                "score": each.score,
+                "low": each.low,
+                "high": each.high,
+                "first": each.first,
+                "figures": {
+                    name: {
+                        "value": figure.value,
+                        "worth": each.worths[name],
+                        "said": figure.said,
+                        "interval": vars(figure.interval) if figure.interval else None,
+                        "n": figure.n,
+                        "days": figure.days,
+                        "measured_as": figure.of or each.option.configuration,
+                        "runs": list(figure.runs),
+                    }
+                    for name, figure in each.figures.items()
+                },
+            }
+            for each in found.ranked
+        ],
+        "excluded": [
+            {"orchestrator": o.orchestrator, "configuration": o.configuration, "why": why}
+            for o, why in found.excluded.items()
+        ],
+        "unmeasured": [
+            {
+                "orchestrator": o.orchestrator,
+                "configuration": o.configuration,
+                "criteria": list(names),
+                "measure": [command(found, o, name) for name in names],
+            }
+            for o, names in found.unmeasured.items()
+        ],
+    }
