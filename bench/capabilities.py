@@ -107,10 +107,9 @@ def load(results: Path) -> list[Conformance]:
     for path in sorted((results / FOLDER).glob("*.json")):
         try:
             found.append(Conformance.model_validate_json(path.read_text(encoding="utf-8")))
-        except ValidationError as error:
-            raise BenchError(
-                f"{path} is not a conformance result: {error.errors()[0]['msg']}", f"rm {path}"
-            ) from None
+        except (ValidationError, UnicodeDecodeError) as error:
+            said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+            raise BenchError(f"{path} is not a conformance result: {said}", f"rm {path}") from None
     return sorted(found, key=lambda c: (c.target, c.adapter))
 
 

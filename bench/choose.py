@@ -6,49 +6,21 @@ weighted mean. What was not measured is not guessed: an option without a figure 
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field, model_validator
 
 from adapters.base import Frozen, Target
-from bench import aftermath, lineage, upkeep
-from bench.against import base_of
 from bench.capabilities import CAPABILITIES, SHOWN, Conformance
-from bench.cells import (
-    CONTROLS,
-    FLOORS,
-    ORCHESTRATORS,
-    Cell,
-    cells,
-    comparable,
-    ratio_to_floor,
-)
-from bench.drawing import figures as digits
-from bench.faults import FAULTS
+from bench.cells import ORCHESTRATORS, Cell, cells
+from bench.options import QUESTIONS, Figure, Option, failures, figures_of, refusals
 from bench.records import RunRecord
-from bench.statistics import Interval, proportion
 
-GIB = 2**30
-QUESTIONS = len(lineage.ASKS)
 DRAWS = 10_000
 SEED = 20_261_126
-
-
-@dataclass(frozen=True)
-class Figure:
-    """What stored runs say of an option by one criterion."""
-
-    value: float
-    said: str
-    interval: Interval | None
-    """None where it is a count, or one run gives none."""
-    n: int
-    days: str
-    runs: tuple[str, ...]
-    """Run ids: `bench results show ID`."""
-    of: str = ""
-    """The configuration that it was measured in, where that is another."""
+MOST = 1_000_000.0
+"""The largest weight or limit."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +36,7 @@ class Criterion:
     more_is_better: bool
     measure: str
     """What `bench run` takes to measure it."""
-    most: float = float("inf")
+    most: float = MOST
     """The largest figure that there can be."""
 
     def meets(self, value: float, limit: float) -> bool:
@@ -77,9 +49,10 @@ CRITERIA = {
     for each in (
         Criterion(
             "latency",
-            "makespan of the pipeline after a warm-up, in times the floor",
+            "makespan of the pipeline after a warm-up, in times what its steps take with no orchestrator, each in a "
+            "pod (on this machine: process) of its own",
             lambda times: min(1.0, 1 / times),
-            "1 ÷ figure: the share of its makespan that the same steps take without an orchestrator, at most 1",
+            "1 ÷ figure, at most 1",
             False,
             "--n 6",
         ),
@@ -87,7 +60,7 @@ CRITERIA = {
             "retries",
             "share of runs that recovered when a step failed, mean over the faults, retries equal",
             lambda share: share,
-            "the figure itself",
+            "the figure",
             True,
             "--fault all --n 3",
             1.0,
@@ -107,22 +80,21 @@ CRITERIA = {
             lambda gib: 1 / (1 + gib),
             "1 ÷ (1 + figure): half at 1 GiB",
             False,
-            "--idle 60 --n 1",
+            "--idle 60 --n 2",
         ),
     )
 }
-SHARED = ("retries", "lineage")
-"""What a tuned configuration, which differs in one setting for speed, has from the one that it was made of."""
+Number = Annotated[float, Field(strict=True, ge=0, le=MOST, allow_inf_nan=False)]
 
 
 class Team(Frozen):
-    """What a team needs and what matters to it. Each criterion weighs 1 where none is given a weight."""
+    """What a team needs and what matters to it. Without weights each criterion weighs 1."""
 
     target: Target = Target.KIND
     needs: tuple[str, ...] = ()
     """Capabilities of the conformance suite that it cannot do without."""
-    weights: Mapping[str, float] = Field(default_factory=dict)
-    limits: Mapping[str, float] = Field(default_factory=dict)
+    weights: Mapping[str, Number] = Field(default_factory=dict)
+    limits: Mapping[str, Number] = Field(default_factory=dict)
     """The worst figure that is good enough, by criterion."""
 
     @model_validator(mode="after")
@@ -133,11 +105,8 @@ class Team(Frozen):
         ):
             if unknown := [name for name in names if name not in known]:
                 raise ValueError(f"there is no {kind} '{unknown[0]}'; there are {', '.join(known)}")
-        for name, weight in self.weights.items():
-            if not 0 <= weight < float("inf"):
-                raise ValueError(f"a weight is 0 or more: {name} has {weight:g}")
         for name, limit in self.limits.items():
-            if not 0 <= limit <= CRITERIA[name].most:
+            if limit > CRITERIA[name].most:
                 raise ValueError(f"a limit of {name} is from 0 to {CRITERIA[name].most:g}, not {limit:g}")
         if self.weights and not any(self.weights.values()):
             raise ValueError("all weights are 0: one must count")
@@ -156,30 +125,28 @@ class Team(Frozen):
         return tuple(name for name in CRITERIA if name in self.shares or name in self.limits)
 
 
-class Option(NamedTuple):
-    """What can be chosen."""
-
-    orchestrator: str
-    configuration: str
-
-    def __str__(self) -> str:
-        return f"{self.orchestrator} {self.configuration}"
-
-
 @dataclass(frozen=True)
 class Ranked:
-    """An option that was scored. `low` and `high`: its score where each figure is at an end of its interval."""
+    """An option that was scored."""
 
     option: Option
-    task: str
-    stand_ins: tuple[str, ...]
     figures: Mapping[str, Figure]
     worths: Mapping[str, float]
     score: float
-    low: float
-    high: float
+    bracket: tuple[float, float] | None
+    """The score where each figure is at an end of its interval; None where one that counts was measured only once."""
     first: float = 0.0
-    """In which share of all weightings it is the first."""
+    """In which share of all weightings it is the first, the figures as they are."""
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """What a step was in the runs behind its figures."""
+        return tuple(sorted({figure.task for figure in self.figures.values()}))
+
+    @property
+    def stand_ins(self) -> tuple[str, ...]:
+        """What stood in for images of the vendor's in any of them."""
+        return tuple(sorted({name for figure in self.figures.values() for name in figure.stand_ins}))
 
 
 @dataclass(frozen=True)
@@ -189,9 +156,20 @@ class Choice:
     team: Team
     ranked: tuple[Ranked, ...]
     excluded: Mapping[Option, str]
-    """By a need or a limit."""
+    """By a need, a limit, or because its runs failed."""
     unmeasured: Mapping[Option, tuple[str, ...]]
     """The criteria without a stored figure."""
+
+    @property
+    def level(self) -> float | None:
+        """The lowest level that an interval behind the brackets attains."""
+        levels = [
+            figure.interval.level
+            for each in self.ranked
+            for name, figure in each.figures.items()
+            if figure.interval and name in self.team.shares
+        ]
+        return min(levels, default=None)
 
     @property
     def verdict(self) -> str:
@@ -201,37 +179,48 @@ class Choice:
         best, *others = self.ranked
         if not others:
             return f"{best.option}, which is the only one that can be ranked"
-        near = [str(each.option) for each in others if each.high >= best.low]
-        if near:
-            return f"{best.option} has the best score, but these runs do not tell it from {', '.join(near)}"
-        return f"{best.option}: even at the worse ends of its figures' intervals no other has a better score"
+        if best.bracket is None:
+            return f"{best.option} has the best score, but a figure of it was measured once: how sure it is, is unknown"
+        low = best.bracket[0]
+        near = [str(each.option) for each in others if each.bracket and each.bracket[1] >= low]
+        once = [str(each.option) for each in others if each.bracket is None]
+        but = [f"these runs do not tell it from {', '.join(near)}"] if near else []
+        but += [f"figures of {', '.join(once)} were measured once"] if once else []
+        if but:
+            return f"{best.option} has the best score, but {'; '.join(but)}"
+        return f"{best.option}: the brackets of all others are below its own"
 
 
-def choose(records: Sequence[RunRecord], verdicts: Iterable[Conformance], team: Team) -> Choice:
+def choose(records: Sequence[RunRecord], verdicts: Sequence[Conformance], team: Team) -> Choice:
     """Score every option that was measured on the team's target; reads nothing but what is given."""
-    found = _plain(cells(records), team.target)
+    found = _usual(cells(records), team.target)
     known = figures_of(found, team.target)
+    failed, refused = failures(found, team.target), refusals(found)
+    stored = {option.orchestrator for option in (*known, *failed)}
+    absent = [Option(name, "default") for name in ORCHESTRATORS if name not in stored]
     excluded: dict[Option, str] = {}
     unmeasured: dict[Option, tuple[str, ...]] = {}
     ranked: list[Ranked] = []
-    missing = [
-        Option(name, "default") for name in ORCHESTRATORS if name not in {o.orchestrator for o in known}
-    ]
-    for option in (*known, *missing):
+    for option in sorted({*known, *failed, *absent}):
         figures = known.get(option, {})
-        why = _lacks(option, team, verdicts) or _beyond(figures, team)
         lacking = tuple(name for name in team.asked if name not in figures)
+        why = (
+            refused.get(option.orchestrator, "")
+            or ("latency" in team.asked and failed.get(option, ""))
+            or _lacks(option, team, verdicts)
+            or _beyond(figures, team)
+        )
         if why:
             excluded[option] = why
         elif lacking:
             unmeasured[option] = lacking
         else:
-            ranked.append(_scored(option, figures, team, found))
+            ranked.append(_scored(option, figures, team))
     ranked.sort(key=lambda each: (-each.score, each.option))
     return Choice(team, tuple(_acceptable(ranked, team)), excluded, unmeasured)
 
 
-def _plain(found: Sequence[Cell], target: str) -> list[Cell]:
+def _usual(found: Sequence[Cell], target: str) -> list[Cell]:
     """Of one target, without variants, parameters and first runs after a switch."""
     return [
         cell
@@ -243,122 +232,21 @@ def _plain(found: Sequence[Cell], target: str) -> list[Cell]:
     ]
 
 
-def figures_of(found: Sequence[Cell], target: str) -> dict[Option, dict[str, Figure]]:
-    """What is stored of each option, by criterion; each as it was measured last."""
-    made: dict[Option, dict[str, Figure]] = {}
-    for name, read in READ.items():
-        for option, figure in read(found, target).items():
-            made.setdefault(option, {})[name] = figure
-    for option, figures in made.items():
-        base = Option(option.orchestrator, base_of(option.configuration))
-        if not option.configuration.endswith("tuned") or base not in made:
-            continue
-        for name in SHARED:
-            if name not in figures and name in made[base]:
-                figures[name] = replace(made[base][name], of=base.configuration)
-    return dict(sorted(made.items()))
-
-
-def _latency(found: Sequence[Cell], target: str) -> dict[Option, Figure]:
-    """Against the floor that keeps steps apart: pods on a cluster, processes here, whatever a step is."""
-    floor_name = FLOORS["process" if target == Target.LOCAL else "pod"]
-    of = [c for c in found if c.key.workload == "pipeline" and c.key.undisturbed and c.measured]
-    made = {}
-    for option, cell in _newest(c for c in of if not c.all_cold).items():
-        floors = [c for c in of if c.key.orchestrator == floor_name and not comparable(cell, c)]
-        ratio = ratio_to_floor(cell, max(floors, key=lambda floor: floor.last, default=None))
-        if ratio is not None:
-            value, within = ratio.estimate.value, ratio.estimate.interval
-            said = f"{value:.2f} × the floor, {floor_name}"
-            made[option] = _figure(value, said, within, cell.measured)
-    return made
-
-
-def _retries(found: Sequence[Cell], target: str) -> dict[Option, Figure]:
-    """A single step, struck in every way that the target has."""
-    faults = [fault.name for fault in FAULTS.values() if Target(target) in fault.targets]
-    by_fault = {
-        fault: _newest(
-            cell
-            for cell in found
-            if cell.key.fault == fault
-            and (cell.key.workload, cell.key.steps, cell.key.retries) == ("chain", 1, "equal")
-            and aftermath.struck(cell)
-        )
-        for fault in faults
-    }
-    made = {}
-    for option in set.intersection(*(set(each) for each in by_fault.values())):
-        struck = {fault: aftermath.struck(by_fault[fault][option]) for fault in faults}
-        recovered = {fault: sum(after.recovered for _, after in runs) for fault, runs in struck.items()}
-        parts = [proportion(recovered[fault], len(struck[fault])) for fault in faults]
-        value = sum(part.value for part in parts) / len(parts)
-        within = proportion(sum(recovered.values()), sum(map(len, struck.values()))).interval
-        said = "; ".join(f"{fault}: {recovered[fault]} of {len(struck[fault])}" for fault in faults)
-        records = [record for runs in struck.values() for record, _ in runs]
-        made[option] = _figure(value, f"recovered {said}", within, records)
-    return made
-
-
-def _lineage(found: Sequence[Cell], target: str) -> dict[Option, Figure]:
-    """What all runs have answered, less what any has answered wrongly: the same each time, or not counted."""
-    asked = [
-        cell for cell in found if cell.key.fault and cell.key.retries == "equal" and lineage.columns([cell])
-    ]
-    made = {}
-    for option, cell in _newest(asked).items():
-        (column,) = lineage.columns([cell])
-        value = float(column["answered"] - column["wrong"])
-        said = f"answers {column['answered']} of {QUESTIONS}, {column['wrong']} wrong"
-        records = [record for record in cell.records if record.lineage and record.status != "void"]
-        made[option] = _figure(value, said, None, records)
-    return made
-
-
-def _memory(found: Sequence[Cell], target: str) -> dict[Option, Figure]:
-    """Of the newest work beside which it was watched idle."""
-    watched = [cell for cell in found if upkeep.idles(cell) and not cell.key.fault]
-    made = {}
-    for option, cell in _newest(watched).items():
-        (row,) = upkeep.rows([cell]) or [{"idle_memory": None}]
-        if row["idle_memory"] is not None:
-            value = row["idle_memory"] / GIB
-            records = [r for r in cell.measured if r.resources is not None and r.resources.idle is not None]
-            made[option] = _figure(value, f"{digits(value)} GiB idle", None, records)
-    return made
-
-
-READ: Mapping[str, Callable[[Sequence[Cell], str], dict[Option, Figure]]] = {
-    "latency": _latency,
-    "retries": _retries,
-    "lineage": _lineage,
-    "memory": _memory,
-}
-
-
-def _newest(found: Iterable[Cell]) -> dict[Option, Cell]:
-    """Of each option the cell that was measured last."""
-    ours = sorted((c for c in found if c.key.orchestrator not in CONTROLS), key=lambda cell: cell.last)
-    return {Option(cell.key.orchestrator, cell.key.configuration): cell for cell in ours}
-
-
-def _figure(value: float, said: str, within: Interval | None, records: Sequence[RunRecord]) -> Figure:
-    days = sorted({record.recorded_at[:10] for record in records})
-    shown = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    return Figure(value, said, within, len(records), shown, tuple(record.run_id for record in records))
-
-
 def _lacks(option: Option, team: Team, verdicts: Iterable[Conformance]) -> str:
-    """Which need it does not meet, as the conformance suite found it; empty where it meets all."""
+    """Which need it does not meet, as the conformance suite found it; empty where it meets all.
+
+    A verdict holds for the configuration that was asked, and for what it is tuned from.
+    """
     asked = {
         name: verdict
         for one in verdicts
         if (one.adapter, one.target) == (option.orchestrator, str(team.target))
+        if Option(one.adapter, one.configuration).base == option.base
         for name, verdict in one.verdicts.items()
     }
     for need in team.needs:
         if need not in asked:
-            return f"{CAPABILITIES[need]}: never asked"
+            return f"{CAPABILITIES[need]}: this configuration was never asked"
         if asked[need].outcome != "yes":
             return f"{CAPABILITIES[need]}: {SHOWN[asked[need].outcome]}: {asked[need].reason}"
     return ""
@@ -373,33 +261,34 @@ def _beyond(figures: Mapping[str, Figure], team: Team) -> str:
     return ""
 
 
-def _scored(option: Option, figures: Mapping[str, Figure], team: Team, found: Sequence[Cell]) -> Ranked:
-    """The weighted mean of the worths (Fishburn 1967), and at which ends it could be."""
-    cell = _newest(c for c in found if (c.key.orchestrator, c.key.configuration) == option)[option]
+def _scored(option: Option, figures: Mapping[str, Figure], team: Team) -> Ranked:
+    """The weighted mean of the worths (Fishburn 1967), and between what it could be."""
     asked = {name: figures[name] for name in team.asked}
+    worths = {name: CRITERIA[name].worth(figure.value) for name, figure in asked.items()}
     ends = {}
     for name, figure in asked.items():
-        low, high = (figure.interval.low, figure.interval.high) if figure.interval else (figure.value,) * 2
-        ends[name] = sorted((CRITERIA[name].worth(low), CRITERIA[name].worth(high)))
-    worths = {name: CRITERIA[name].worth(figure.value) for name, figure in asked.items()}
+        within = (figure.interval.low, figure.interval.high) if figure.interval else (figure.value,) * 2
+        ends[name] = sorted(map(CRITERIA[name].worth, within))
+    low, high = (sum(share * ends[name][end] for name, share in team.shares.items()) for end in (0, 1))
     return Ranked(
         option,
-        cell.key.task,
-        cell.stand_ins,
         asked,
         worths,
         score=sum(share * worths[name] for name, share in team.shares.items()),
-        low=sum(share * ends[name][0] for name, share in team.shares.items()),
-        high=sum(share * ends[name][1] for name, share in team.shares.items()),
+        bracket=(low, high) if all(asked[name].known for name in team.shares) else None,
     )
 
 
 def _acceptable(ranked: Sequence[Ranked], team: Team) -> list[Ranked]:
-    """With `first`: its rank acceptability index over weightings drawn evenly (SMAA; Lahdelma et al. 1998)."""
+    """With `first`: its rank acceptability index over weightings drawn evenly (SMAA; Lahdelma et al. 1998).
+
+    Options that are equal under a weighting share it.
+    """
     if not ranked:
         return []
     names = list(team.shares)
     weights = np.random.default_rng(SEED).dirichlet(np.ones(len(names)), DRAWS)
-    worths = np.array([[each.worths[name] for name in names] for each in ranked])
-    wins = np.bincount(np.argmax(weights @ worths.T, axis=1), minlength=len(ranked))
-    return [replace(each, first=float(won) / DRAWS) for each, won in zip(ranked, wins, strict=True)]
+    scores = weights @ np.array([[each.worths[name] for name in names] for each in ranked]).T
+    leads = np.isclose(scores, scores.max(axis=1, keepdims=True), rtol=0, atol=1e-12)
+    shares = (leads / leads.sum(axis=1, keepdims=True)).mean(axis=0)
+    return [replace(each, first=float(share)) for each, share in zip(ranked, shares, strict=True)]

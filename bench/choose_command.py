@@ -4,6 +4,7 @@ import json
 import sys
 import tomllib
 from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,9 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import capabilities, drawing, results_cli
-from bench.choose import CRITERIA, Choice, Figure, Team, choose
+from bench.capabilities import Conformance
+from bench.choose import CRITERIA, Choice, Team, choose
 from bench.errors import EXIT_FAILED, BadInput
-from bench.store import PUBLISHED, default_folder
+from bench.options import Figure, Option, floor_for
+from bench.store import FILE, PUBLISHED, default_folder
 
 EPILOG = """
 [bold]Examples[/bold]
@@ -35,7 +38,8 @@ A team's file has the same in TOML: target = "kind", needs = ["approval_waits"],
 
 def choose_one(
     team: Annotated[
-        Path | None, typer.Option("--team", metavar="FILE", help="TOML; options beside it count more.")
+        Path | None,
+        typer.Option("--team", metavar="FILE", help="TOML; numbers beside it replace its own, needs add up."),
     ] = None,
     target: Annotated[str, typer.Option(help="`kind` (default), `local` or `k8s`.")] = "",
     weight: Annotated[
@@ -64,22 +68,20 @@ def choose_one(
 ) -> None:
     """Rank the orchestrators for a team by stored results: latency, retries, lineage, memory.
 
-    Each figure says how many runs it rests on and of which days; `--json` names the runs. An option without a figure
-    that counts is not ranked, and the command that measures it is printed.
+    Each figure says how many runs it rests on and of which days. An option without a figure that counts is not ranked.
+    `--json` names the runs behind each figure, and the command that measures what is missing.
 
     Exit codes: 0 ranked, 1 nothing can be ranked, 2 bad input, 4 ranked without all that is stored.
     """
     wanted = _team(team, target, weight or [], limit or [], needs or [])
     folder = results or _stored()
     reading = results_cli.opened(folder)
-    verdicts = capabilities.load(folder) or capabilities.load(PUBLISHED)
-    for problem in capabilities.stale(v for v in verdicts if v.target == wanted.target) if needs else ():
-        print(f"warning: {problem}", file=sys.stderr)
+    verdicts, stale = _verdicts(folder, wanted)
     found = choose(reading.records, verdicts, wanted)
     if as_json:
-        typer.echo(json.dumps(as_data(found), indent=1))
+        typer.echo(json.dumps({**as_data(found, folder), "stale_verdicts": stale}, indent=1))
     else:
-        _show(found, folder)
+        _show(found, folder, stale)
     if not found.ranked:
         raise typer.Exit(EXIT_FAILED)
     results_cli.end(reading)
@@ -88,16 +90,25 @@ def choose_one(
 def _stored() -> Path:
     """The user's own results; where there are none, those published with the project."""
     folder = default_folder()
-    if any(folder.glob("*.jsonl")) or not PUBLISHED.is_dir():
+    if (folder / FILE).exists() or not (PUBLISHED / FILE).exists():
         return folder
     print(f"no results of yours in {folder}: these are the published ones", file=sys.stderr)
     return PUBLISHED
 
 
+def _verdicts(folder: Path, team: Team) -> tuple[list[Conformance], list[str]]:
+    """What the suite found on the team's target, where it is asked for, and what of it no longer holds."""
+    if not team.needs:
+        return [], []
+    found = capabilities.load(folder) or capabilities.load(PUBLISHED)
+    there = [one for one in found if one.target == team.target]
+    return there, capabilities.stale(there)
+
+
 def _team(
     path: Path | None, target: str, weights: Iterable[str], limits: Iterable[str], needs: Iterable[str]
 ) -> Team:
-    """What the file says, and over it what the options say. Raises `BadInput`."""
+    """What the file says, and what the options say: numbers over the file's, needs beside them. Raises `BadInput`."""
     said: dict[str, Any] = {}
     if path:
         try:
@@ -106,14 +117,23 @@ def _team(
             raise BadInput(
                 f"{path} cannot be read: {error}", "bench choose --help shows such a file"
             ) from None
-    given = {
-        "target": target,
-        "weights": _numbers("--weight", weights),
-        "limits": _numbers("--limit", limits),
-        "needs": [name for text in needs for name in text.split(",") if name],
-    }
+    named = [name for text in needs for name in text.split(",") if name]
+    for field, given in (
+        ("needs", named),
+        ("weights", _numbers("--weight", weights)),
+        ("limits", _numbers("--limit", limits)),
+    ):
+        before = said.get(field)
+        if given and isinstance(before, list) and isinstance(given, list):
+            said[field] = [*before, *given]
+        elif given and isinstance(before, dict) and isinstance(given, dict):
+            said[field] = {**before, **given}
+        elif given and before is None:
+            said[field] = given
+    if target:
+        said["target"] = target
     try:
-        return Team.model_validate({**said, **{name: value for name, value in given.items() if value}})
+        return Team.model_validate(said)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -122,9 +142,11 @@ def _team(
 
 
 def _numbers(option: str, given: Iterable[str]) -> dict[str, float]:
-    made = {}
+    made: dict[str, float] = {}
     for text in (part for each in given for part in each.split(",")):
         name, _, number = text.partition("=")
+        if name in made:
+            raise BadInput(f"{option} {text}: {name} was given before", "each name once")
         try:
             made[name] = float(number)
         except ValueError:
@@ -132,7 +154,7 @@ def _numbers(option: str, given: Iterable[str]) -> dict[str, float]:
     return made
 
 
-def _show(found: Choice, folder: Path) -> None:
+def _show(found: Choice, folder: Path, stale: Iterable[str]) -> None:
     width = None if sys.stdout.isatty() else drawing.PLAIN_WIDTH
     console = Console(highlight=False, width=width)
 
@@ -153,14 +175,23 @@ def _show(found: Choice, folder: Path) -> None:
         say(f"Not ranked: {option}: no stored figure of {', '.join(names)}")
     if found.unmeasured:
         option, names = min(found.unmeasured.items(), key=lambda each: len(each[1]))
-        say(f"To measure what is missing, such as {names[0]}: {command(found, option, names[0])}")
+        say(f"To measure what is missing, such as {names[0]}: {command(found, option, names[0], folder)}")
     for name in found.team.asked:
         say(f"{name}: {CRITERIA[name].asks}. Worth: {CRITERIA[name].scale}.", "dim")
     say(
-        "Score: the weighted mean of the worths; in brackets, at the ends of the figures' intervals. First in: the "
-        "share of all weightings of these criteria in which it has the best score.",
+        "Score: the weighted mean of the worths; in brackets, at the ends of the figures' intervals"
+        + (f", which attain {found.level:.0%} or more" if found.level else "")
+        + "; no bracket where a figure was measured once. First in: the share of all weightings of these criteria in "
+        "which it has the best score, the figures as they are; configurations of one orchestrator share theirs.",
         "dim",
     )
+    if len({task for each in found.ranked for task in each.tasks}) > 1:
+        say(
+            "A step is not the same in all rows: calls and processes are kept apart less than pods are.",
+            "dim",
+        )
+    for problem in stale:
+        say(f"No longer sure: {problem}", "dim")
     say(f"From {folder}; the runs behind each figure: --json", "dim")
 
 
@@ -175,11 +206,12 @@ def _table(found: Choice) -> Table:
     for name in found.team.asked:
         table.add_column(f"{name}\n({found.team.shares.get(name, 0):.0%})", justify="right", no_wrap=True)
     for place, each in enumerate(found.ranked, 1):
+        within = f" [{each.bracket[0]:.2f}, {each.bracket[1]:.2f}]" if each.bracket else ""
         table.add_row(
             str(place),
             f"{each.option}{' (stand-in images)' if each.stand_ins else ''}",
-            each.task,
-            f"{each.score:.2f} [{each.low:.2f}, {each.high:.2f}]",
+            ", ".join(each.tasks),
+            f"{each.score:.2f}{within}",
             f"{each.first:.0%}",
             *(f"{each.worths[name]:.2f}" for name in found.team.asked),
         )
@@ -192,60 +224,52 @@ def _reason(figure: Figure) -> str:
         low, high = drawing.figures(figure.interval.low), drawing.figures(figure.interval.high)
         within = f" [{low}, {high}] at {figure.interval.level:.0%}"
     of = f", measured as {figure.of}" if figure.of else ""
-    return f"{figure.said}{within} (n = {figure.n}{of}, {figure.days})"
+    other = f", other {', '.join(figure.differs)}" if figure.differs else ""
+    return f"{figure.said}{within} (n = {figure.n}{of}, {figure.days}{other})"
 
 
-def command(found: Choice, option: tuple[str, str], criterion: str) -> str:
-    """What measures that criterion of an option."""
-    name, configuration = option
-    return (
-        f"bench run -o {name} --target {found.team.target} -c {configuration} {CRITERIA[criterion].measure}"
-    )
+def command(found: Choice, option: Option, criterion: str, folder: Path) -> str:
+    """What measures that criterion of an option, its floor with it, into `folder`."""
+    target = found.team.target
+    names = f"{option.orchestrator},{floor_for(target)}" if criterion == "latency" else option.orchestrator
+    measure = CRITERIA[criterion].measure
+    return f"bench run -o {names} --target {target} -c {option.configuration} {measure} --results {folder}"
 
 
-def as_data(found: Choice) -> dict[str, Any]:
+def as_data(found: Choice, folder: Path) -> dict[str, Any]:
     """All of it as plain data."""
     return {
         "team": found.team.model_dump(mode="json"),
         "shares": found.team.shares,
         "verdict": found.verdict,
+        "results": str(folder),
         "ranked": [
             {
                 "orchestrator": each.option.orchestrator,
                 "configuration": each.option.configuration,
-                "task": each.task,
+                "tasks": list(each.tasks),
                 "stand_ins": list(each.stand_ins),
                 "score": each.score,
-                "low": each.low,
-                "high": each.high,
+                "bracket": each.bracket,
                 "first": each.first,
                 "figures": {
                     name: {
-                        "value": figure.value,
+                        **asdict(figure),
+                        "of": figure.of or each.option.configuration,
                         "worth": each.worths[name],
-                        "said": figure.said,
-                        "interval": vars(figure.interval) if figure.interval else None,
-                        "n": figure.n,
-                        "days": figure.days,
-                        "measured_as": figure.of or each.option.configuration,
-                        "runs": list(figure.runs),
                     }
                     for name, figure in each.figures.items()
                 },
             }
             for each in found.ranked
         ],
-        "excluded": [
-            {"orchestrator": o.orchestrator, "configuration": o.configuration, "why": why}
-            for o, why in found.excluded.items()
-        ],
+        "excluded": [{**option._asdict(), "why": why} for option, why in found.excluded.items()],
         "unmeasured": [
             {
-                "orchestrator": o.orchestrator,
-                "configuration": o.configuration,
+                **option._asdict(),
                 "criteria": list(names),
-                "measure": [command(found, o, name) for name in names],
+                "measure": [command(found, option, name, folder) for name in names],
             }
-            for o, names in found.unmeasured.items()
+            for option, names in found.unmeasured.items()
         ],
     }

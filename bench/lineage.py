@@ -174,6 +174,19 @@ def _same(name: str, text: str, right: str) -> bool:
 _ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
+def _answered(cell: Cell) -> list[RunRecord]:
+    return [record for record in cell.records if record.lineage and record.status != "void"]
+
+
+def asked_alike(cell: Cell) -> list[RunRecord]:
+    """Its runs that were asked by the same query as the newest; none where none was asked."""
+    answered = _answered(cell)
+    if not answered:
+        return []
+    query = _query(max(answered, key=lambda record: (record.recorded_at, record.run_id)))
+    return [record for record in answered if _query(record) == query]
+
+
 def columns(found: Sequence[Cell]) -> list[dict[str, Any]]:
     """One for each cell with answers: how often each question was answered, wrong, absent, and what was missing.
 
@@ -182,11 +195,10 @@ def columns(found: Sequence[Cell]) -> list[dict[str, Any]]:
     """
     made = []
     for cell in found:
-        answered = [record for record in cell.records if record.lineage and record.status != "void"]
-        if not answered:
+        alike = asked_alike(cell)
+        if not alike:
             continue
-        query = _query(max(answered, key=lambda record: (record.recorded_at, record.run_id)))
-        runs = [record.lineage for record in answered if _query(record) == query]
+        runs = [record.lineage for record in alike]
         answers = {each: [a for run in runs for a in run if a.question == each] for each in QUESTIONS}
         facts = len({name for a in runs[0] if a.question in FIRST_FOUR for name in (*a.facts, *a.missing)})
         made.append(
@@ -196,9 +208,9 @@ def columns(found: Sequence[Cell]) -> list[dict[str, Any]]:
                 "target": cell.key.target,
                 "task": cell.key.task,
                 "n": len(runs),
-                "older": len(answered) - len(runs),
+                "older": len(_answered(cell)) - len(runs),
                 "source": runs[0][0].source,
-                "query": query,
+                "query": _query(alike[0]),
                 "answers": {
                     each: {
                         "counts": {

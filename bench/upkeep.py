@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
 from typing import Any, TypeVar
 
-from bench.cells import Cell
+from bench.cells import Cell, CellKey
 from bench.records import RunRecord, Usage, Window
 from bench.statistics import median
 
@@ -22,11 +22,28 @@ def rows(found: Sequence[Cell]) -> list[dict[str, Any]]:
 
     A sum is of windows in which every part was read that any run of the configuration had.
     """
+    parts = _parts(found)
+    return [_row(cell, parts.get(_of(cell), set())) for cell in found if _runs(cell)]
+
+
+def idle_memory(found: Sequence[Cell]) -> dict[CellKey, list[float]]:
+    """Bytes of each cell's own servers, databases apart, in each window in which all of them were read idle."""
+    parts = _parts(found)
+    return {
+        cell.key: _sums(
+            idles(cell), {name for name, role in parts.get(_of(cell), set()) if role != DATABASE}, memory
+        )
+        for cell in found
+    }
+
+
+def _parts(found: Sequence[Cell]) -> dict[tuple[str, str, str], set[tuple[str, str]]]:
+    """Name and role of every part that any run of a configuration had."""
     parts: dict[tuple[str, str, str], set[tuple[str, str]]] = {}
     for cell in found:
         for window in (*_runs(cell), *idles(cell)):
             parts.setdefault(_of(cell), set()).update((part.component, part.role) for part in window.parts)
-    return [_row(cell, parts.get(_of(cell), set())) for cell in found if _runs(cell)]
+    return parts
 
 
 def _of(cell: Cell) -> tuple[str, str, str]:
@@ -75,12 +92,17 @@ def _sum(windows: Iterable[Window], names: set[str], of: Callable[[Iterable[Usag
 
     The counter of a part that ran briefly may not have been renewed.
     """
+    sums = _sums(windows, names, of)
+    return median(sums) if sums else None
+
+
+def _sums(windows: Iterable[Window], names: set[str], of: Callable[[Iterable[Usage]], float]) -> list[float]:
     sums = []
     for window in windows:
         read = [part for part in window.parts if part.component in names]
         if read and len(read) == len(names):
             sums.append(of(read))
-    return median(sums) if sums else None
+    return sums
 
 
 def cores(parts: Iterable[Usage]) -> float:
