@@ -46,7 +46,7 @@ FAILING = (
 ASKED = (
     "**Lineage**: thirteen questions to each orchestrator's own store, after a run of the pipeline in which the first "
     f"attempt of `{STRUCK['pipeline']}` raised, retries equal. What counts is what the pipeline's own way of handing "
-    "values on leaves there: nothing is added for the sake of lineage but in `assets` and `openlineage` "
+    "values on leaves there: nothing is added for the sake of lineage but in `assets`, `metadata` and `openlineage` "
     "([why that matters](docs/limits.md)). Question 12 counts as answered where what was known of "
     "questions 1 to 4 is known still once the run's objects are gone, however little: the last column says how much."
 )
@@ -68,6 +68,7 @@ def table(records: Sequence[RunRecord]) -> str:
         if key.workload == "pipeline" and key.task in FLOORS and cell.measured and key.undisturbed:
             groups.setdefault((key.target, key.task), []).append(cell)
     lines: list[str] = []
+    first_only = False
     for (target, task), members in sorted(
         groups.items(), key=lambda g: (g[0][0], list(FLOORS).index(g[0][1]))
     ):
@@ -80,8 +81,10 @@ def table(records: Sequence[RunRecord]) -> str:
                 "| orchestrator | setting | n (cold) | makespan, median | overhead, median | × floor |",
                 "|---|---|--:|--:|--:|--:|",
                 *(_row(cell, part.around) for cell in (*part.rows, *floors.values())),
-                *(["", FIRST_ONLY] if any(cell.all_cold for cell in part.rows) else []),
             ]
+            first_only |= any(cell.all_cold for cell in part.rows)
+    if first_only:
+        lines += ["", FIRST_ONLY]
     return "\n".join(lines)
 
 

@@ -16,10 +16,10 @@ from adapters.base import (
     Timeline,
     Unsupported,
 )
-from adapters.cron import cron_of
+from adapters.cron import cron_of, due_of
 from adapters.dagster import cluster, local
 from adapters.dagster.api import CANCEL, DELETE, SCHEDULE, SENSOR, TERMINATE, WIPE, Answer
-from adapters.dagster.names import AS_SHIPPED, DAILY, job_name, run_of_day
+from adapters.dagster.names import AS_SHIPPED, DAILY, METADATA, METADATA_TAG, job_name, run_of_day
 from adapters.dagster.placed import Trigger, delivery, names_in, needed, run_config, trigger_name
 from adapters.dagster.records import first_failure, timeline_of
 from adapters.dagster.runtime import RUN_RETRIES, UNFINISHED, Site
@@ -127,6 +127,8 @@ class DagsterDriver:
         tags = {RUN_TAG: request.run_id, **self.site.tags(request.run_id)}
         if request.configuration == RUN_RETRIES and not request.retries_as_shipped:
             tags[MAX_RETRIES] = "2"
+        if request.configuration == METADATA:
+            tags[METADATA_TAG] = "true"
         return tags
 
     def schedule(self, request: RunRequest) -> None:
@@ -136,18 +138,16 @@ class DagsterDriver:
 
         Raises `BenchError` where it is due before the daemon knows.
         """
-        if request.due is None:
-            raise BenchError("a run on a schedule has a minute when it is due", "set `due`")
         trigger = self._trigger(request, cron_of(request))
         self._place(set(), [*self._waiting(but=request.run_id), trigger])
         self.api.start(SCHEDULE, trigger_name(request.run_id))
-        if time.time() + DAEMON_SECONDS > request.due:
+        if time.time() + DAEMON_SECONDS > due_of(request):
             self.cancel(request.run_id)
             raise BenchError("dagster was told of the schedule too late", "choose a later minute")
 
     def scheduled(self, request: RunRequest, deadline_seconds: float) -> RunHandle:
         """See `Schedules.scheduled`. Asks for the run every 0.2 s from the minute that it is due."""
-        due = request.due or 0
+        due = due_of(request)
         time.sleep(max(0.0, due - time.time()))
         native_id = self._started(request.run_id, due + deadline_seconds - time.time())
         return RunHandle(

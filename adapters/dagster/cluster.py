@@ -28,11 +28,12 @@ from adapters.dagster.runtime import (
     ROLES,
     SERVERS,
     WEB,
+    WITH_METADATA,
     wrong_with,
 )
 from adapters.installation import Installation, digest_of, render
 from adapters.kube import Document, epoch_seconds, explained
-from adapters.targets import PIPELINE_NAMESPACE, ClusterTarget
+from adapters.targets import PIPELINE_NAMESPACE, PLATFORM_DATABASE, ClusterTarget
 from cluster.state import PROJECT
 
 PACKAGE = "adapters.dagster"
@@ -46,6 +47,7 @@ CONFIGURATIONS = (
     Configuration(name="default", knob="run_coordinator", value="QueuedRunCoordinator (shipped)"),
     Configuration(name="tuned", knob="run_coordinator", value="DefaultRunCoordinator", source=COORDINATORS),
     Configuration(name="run-pod", task="process", knob="executor", value="multiprocess", source=EXECUTORS),
+    WITH_METADATA,
 )
 COORDINATOR: Answer = {"module": "dagster.core.run_coordinator", "class": "DefaultRunCoordinator"}
 WEB_PORT = 3000
@@ -99,18 +101,9 @@ def instance(configuration: str, image: str) -> Answer:
 
 def pod_config(configuration: str, image: str) -> Answer:
     """What the pods of runs and steps have in common with everybody's."""
+    steps_as = {"name": STEPS_AS, "value": steps_of_run(configuration)}
     return {
-        "container_config": {
-            "name": "main",
-            "env": [
-                *podspec.env(image.rsplit("@", 1)[-1]),
-                {"name": STEPS_AS, "value": steps_of_run(configuration)},
-            ],
-            "envFrom": podspec.env_from(),
-            "resources": podspec.RESOURCES,
-            "securityContext": podspec.CONTAINER_SECURITY,
-            "volumeMounts": podspec.mounts(),
-        },
+        "container_config": {"name": "main", **podspec.container(image.rsplit("@", 1)[-1], [steps_as])},
         "pod_spec_config": {
             "securityContext": podspec.POD_SECURITY,
             "enableServiceLinks": False,
@@ -226,11 +219,12 @@ class ClusterRuntime:
         return max((epoch_seconds(pod["status"].get("startTime")) or 0.0 for pod in found), default=0.0)
 
     def components(self) -> tuple[Component, ...]:
-        """The three servers. The database is the platform's."""
-        return tuple(
+        """The three servers, and the platform's database."""
+        own = (
             Component(name=name, namespace=NAMESPACE, selector=f"app={name}", role=role)
             for name, role in ROLES.items()
         )
+        return (*own, PLATFORM_DATABASE)
 
     def versions(self) -> Mapping[str, str]:
         """Of Dagster and its libraries, as locked for the image."""

@@ -11,7 +11,7 @@ import yaml
 
 from adapters.base import BenchError, Component, Configuration
 from adapters.dagster.api import HEALTH, PRINTED, TERMINATE, Answer, Api, address_in
-from adapters.dagster.names import LOCATION
+from adapters.dagster.names import LOCATION, METADATA
 from adapters.dagster.placed import NOTHING, PLACED_FILE, Placed
 from adapters.dagster.records import processes_of, steps_of
 from adapters.dagster.runtime import (
@@ -30,6 +30,7 @@ from adapters.dagster.runtime import (
     UNFINISHED,
     WEB,
     WIDTH,
+    WITH_METADATA,
     wrong_with,
 )
 from adapters.local import envs
@@ -61,6 +62,7 @@ CONFIGURATIONS = (
         value="enabled, with the in_process executor",
         source=f"{DOCS}/deployment/execution/run-retries.md",
     ),
+    WITH_METADATA.model_copy(update={"task": "process"}),
     Configuration(
         name="sqlite",
         task="process",
@@ -80,6 +82,7 @@ EXECUTION: Mapping[str, Answer] = {
     },
     "in-process": {"in_process": {}},
     RUN_RETRIES: {"in_process": {}},
+    METADATA: PROCESSES,
     "sqlite": PROCESSES,
 }
 """The executor's part of a run's configuration."""

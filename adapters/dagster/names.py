@@ -9,6 +9,12 @@ RUN_JOB = "DAGSTER_RUN_JOB_NAME"
 """Environment variable that dagster-k8s sets in the pods of a run: the name of its job."""
 STEPS_AS = "BENCH_DAGSTER_STEPS"
 """Environment variable: `pods` for a pod for each step, otherwise processes of the run's."""
+METADATA = "metadata"
+"""The configuration in which assets say what their steps left."""
+METADATA_TAG = "bench/metadata"
+"""The tag of a run in which they do."""
+PARAMETERS = "parameters/"
+"""What a parameter's name begins with, among the metadata of a model."""
 
 STEPS = {
     "ratings": "ingest",
@@ -50,6 +56,12 @@ def run_of_day(run_id: str, day: str) -> str:
     return f"{run_id}-{day}"
 
 
+def candidate_in(prefix: str) -> int | None:
+    """Which candidate of the sweep an asset or step with this prefix is of, if any."""
+    before, _, index = prefix.partition("_")
+    return int(index) if before == "candidate" else None
+
+
 def member_of(step_key: str) -> Member | None:
     """The step behind Dagster's step key: `model`, `candidate_2__model` or `chain_40__probe_7`.
 
@@ -61,4 +73,4 @@ def member_of(step_key: str) -> Member | None:
         return Member("probe", int(index))
     if name not in STEPS:
         return None
-    return Member(STEPS[name], int(prefix.removeprefix("candidate_")) if prefix else None)
+    return Member(STEPS[name], candidate_in(prefix))

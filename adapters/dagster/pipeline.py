@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from dagster import (
@@ -40,7 +40,17 @@ from dagster import (
 )
 from pydantic import PrivateAttr
 
-from adapters.dagster.names import DAILY, FIXED_JOBS, RUN_JOB, STEPS_AS, plain, run_of_day
+from adapters.dagster.names import (
+    DAILY,
+    FIXED_JOBS,
+    METADATA_TAG,
+    PARAMETERS,
+    RUN_JOB,
+    STEPS_AS,
+    candidate_in,
+    plain,
+    run_of_day,
+)
 from adapters.dagster.placed import (
     NOTHING,
     PLACED_FILE,
@@ -53,7 +63,7 @@ from adapters.dagster.placed import (
 )
 from adapters.workloads import SWEEP
 from core.artifacts import join, read, write
-from core.config import load_config
+from core.config import PipelineConfig, load_config
 from core.entry import run_step
 from core.errors import BadInput
 from core.settings import Settings
@@ -73,27 +83,45 @@ class Run(ConfigurableResource):  # type: ignore[misc, type-arg, unused-ignore]
     run_id: str
     parameters: dict[str, str] = {}  # noqa: RUF012 - a pydantic field
     _day: str = PrivateAttr(default="")
+    _with_metadata: bool = PrivateAttr(default=False)
 
     def setup_for_execution(self, context: InitResourceContext) -> None:
-        """Learn which partition the run is of, if any."""
-        self._day = context.run.tags.get(PARTITION, "") if context.run else ""
+        """Learn which partition the run is of, if any, and whether its assets have metadata."""
+        tags = context.run.tags if context.run else {}
+        self._day = tags.get(PARTITION, "")
+        self._with_metadata = METADATA_TAG in tags
 
     @property
     def own_id(self) -> str:
         """The run's id; in a backfill each day has its own."""
         return run_of_day(self.run_id, self._day) if self._day else self.run_id
 
+    def config(self, **own: object) -> PipelineConfig:
+        """`own` goes before what the day says, and that before the run's parameters. Raises `BadInput`."""
+        settings = {**self.parameters, **(of_day(self._day) if self._day else {}), **own}
+        return load_config("{}", [f"{key}={value}" for key, value in settings.items()])
+
+    def metadata(self, key: AssetKey, facts: Facts) -> Facts:
+        """What is said of an asset: all that its step left, and of a model the parameters that it was trained with."""
+        if not self._with_metadata:
+            return {}
+        config: Mapping[str, object] = {}
+        if key.path[-1] == "model":
+            index = candidate_in(key.path[0])
+            own = {} if index is None else SWEEP[index]
+            config = self.config(**own).model_dump(mode="json", exclude={"fault"})
+        return {**facts, **{f"{PARAMETERS}{name}": str(value) for name, value in config.items()}}
+
     def step(self, name: str, *inputs: Facts, index: int | None = None, **own: object) -> Facts:
-        """Run a step of the shared core; `own` goes before what the day says, and that before the run's parameters.
+        """Run a step of the shared core; for `own` see `config`.
 
         Raises `Failure`, not to be retried, for input that cannot work.
         """
-        settings = {**self.parameters, **(of_day(self._day) if self._day else {}), **own}
         try:
             result = run_step(
                 name,
                 run_id=self.own_id,
-                config=load_config("{}", [f"{key}={value}" for key, value in settings.items()]),
+                config=self.config(**own),
                 inputs={key: value for facts in inputs for key, value in facts.items()},
                 index=index,
             )
@@ -109,8 +137,9 @@ class RunFolder(ConfigurableIOManager):  # type: ignore[misc, unused-ignore]
     run: ResourceDependency[Run]
 
     def handle_output(self, context: OutputContext, obj: Facts) -> None:
-        """Write it as JSON."""
+        """Write it as JSON, and have it in the asset's materialization where the run is one with metadata."""
         write(self._place(context.asset_key), json.dumps(obj).encode())
+        context.add_output_metadata(self.run.metadata(context.asset_key, obj))
 
     def load_input(self, context: InputContext) -> Facts:
         """Read it back."""

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Protocol
 
-from adapters.base import Runtime
+from adapters.base import Configuration, Runtime
 from adapters.dagster.api import Answer, Api, why
+from adapters.dagster.names import METADATA
 from adapters.dagster.placed import Placed
 
 DEFINITIONS = "adapters.dagster.pipeline"
@@ -25,6 +26,13 @@ UNFINISHED = ("QUEUED", "NOT_STARTED", "STARTING", "STARTED", "CANCELING")
 NEEDED_DAEMONS = ("QUEUED_RUN_COORDINATOR", "MONITORING", "EVENT_LOG_CONSUMER")
 RUN_RETRIES = "run-retries"
 """The configuration in which a run whose process died is run again."""
+
+WITH_METADATA = Configuration(
+    name=METADATA,
+    knob="materializations say",
+    value="what their steps left (add_output_metadata)",
+    source=f"{DOCS}/guides/build/assets/metadata-and-tags/index.md",
+)
 
 
 class Site(Runtime, Protocol):

@@ -6,6 +6,7 @@ import pytest
 
 from adapters.base import Gap, Target
 from adapters.installation import Installation
+from tests.conformance.dagster_metadata import DagsterMetadata
 from tests.conformance.suite import Bench, KindConformance
 from tests.conformance.test_dagster_local import NO_APPROVAL, Backfills
 
@@ -34,4 +35,10 @@ class TestDagsterOnKind(KindConformance):
 @pytest.mark.kind
 @pytest.mark.usefixtures("cluster_is_up")
 class TestDagsterBackfillOnKind(Backfills):
+    target: ClassVar[Target] = Target.KIND
+
+
+@pytest.mark.kind
+@pytest.mark.usefixtures("cluster_is_up")
+class TestDagsterMetadataOnKind(DagsterMetadata):
     target: ClassVar[Target] = Target.KIND

@@ -11,6 +11,7 @@ from adapters.dagster.runtime import RUN_RETRIES
 from adapters.workloads import PIPELINE
 from bench.verify import verify
 from core.data import load
+from tests.conformance.dagster_metadata import DagsterMetadata
 from tests.conformance.suite import Bench, Deployed, LocalConformance, fault
 
 NO_APPROVAL = Gap(
@@ -100,6 +101,10 @@ class TestDagsterRunRetries(Deployed):
         ran = bench.finish(handle)
         assert ran.outcome.status is Status.FAILED
         assert [e["attempt"] for e in ran.events("start")] == [1]
+
+
+class TestDagsterMetadataLocal(DagsterMetadata):
+    target: ClassVar[Target] = Target.LOCAL
 
 
 class TestDagsterBackfill(Backfills):

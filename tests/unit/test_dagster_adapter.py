@@ -253,8 +253,9 @@ def test_pods_of_runs_are_like_everybodys() -> None:
 
 
 def test_configurations_on_kind_differ_in_one_setting() -> None:
-    default, tuned, _ = (cluster.instance(each.name, IMAGE) for each in cluster.CONFIGURATIONS)
+    default, tuned, _, metadata = (cluster.instance(each.name, IMAGE) for each in cluster.CONFIGURATIONS)
     assert {key for key in tuned if tuned[key] != default.get(key)} == {"run_coordinator"}
+    assert metadata == default, "what differs is the run's tag"
     assert all(each.source for each in cluster.CONFIGURATIONS[1:])
 
 

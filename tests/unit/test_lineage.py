@@ -12,6 +12,7 @@ from adapters.airflow import lineage as airflow
 from adapters.argo import lineage as argo
 from adapters.base import Attempt, RunHandle, Timeline
 from adapters.dagster import lineage as dagster
+from adapters.dagster.names import STEPS
 from adapters.kfp import lineage as kfp
 from adapters.lineage import QUESTIONS, Answer, Kept, Known, answer, reader
 from adapters.prefect import lineage as prefect
@@ -310,6 +311,84 @@ def test_a_check_gives_its_numbers() -> None:
         {"__typename": "AssetCheckEvaluationEvent", "evaluation": evaluation},
     ]
     assert dagster.checks_of(events) == {"passed": "true", "score": "0.5"}
+
+
+STEP_KEYS = {
+    step: key for key, step in STEPS.items() if key not in ("best_candidate", "registered_candidate")
+}
+LOADED: Mapping[str, tuple[str, ...]] = {
+    "preprocess": ("ingest",),
+    "train": ("preprocess",),
+    "eval": ("train", "preprocess"),
+    "register": ("ingest", "train", "eval"),
+    "promote": ("register", "eval"),
+    "monitor": ("preprocess", "train", "promote"),
+}
+"""Whose outputs a step's asset loads, as the definitions have it."""
+
+
+class DagsterServer:
+    """One run, whose first attempt of `train` failed; its materializations have metadata or none."""
+
+    def __init__(self, with_metadata: bool) -> None:
+        self.with_metadata = with_metadata
+
+    def _said(self, step: str) -> list[dict[str, str]]:
+        parameters = (
+            {f"parameters/{name}": text for name, text in PARAMETERS.items()} if step == "train" else {}
+        )
+        said = {**LEFT[step], **parameters} if self.with_metadata else {}
+        return [{"label": name, "text": text} for name, text in said.items()]
+
+    def ask_all(self, query: str, id: str) -> dict[str, Any]:
+        events: list[dict[str, Any]] = []
+        for step in LEFT:
+            key = STEP_KEYS[step]
+            events += [
+                {"__typename": "LoadedInputEvent", "stepKey": key, "upstreamStepKey": STEP_KEYS[source]}
+                for source in LOADED.get(step, ())
+            ]
+            events.append(
+                {"__typename": "MaterializationEvent", "stepKey": key, "metadataEntries": self._said(step)}
+            )
+        run = {
+            "__typename": "Run",
+            "runConfig": {"resources": {"run": {"config": {"run_id": "run-1", "parameters": {}}}}},
+            "tags": [{"key": "dagster/image", "value": f"step@{IMAGE}"}],
+        }
+        return {"answer": run, "log": {"events": events}}
+
+
+def of_dagster(with_metadata: bool) -> Known:
+    attempts = [
+        Attempt(
+            step=step,
+            index=None,
+            attempt=number,
+            native_id=STEP_KEYS[step],
+            finished=float(when),
+            status=status,
+        )
+        for when, step in enumerate(LEFT, start=1)
+        for number, status in ([(1, "up for retry"), (2, "success")] if step == "train" else [(1, "success")])
+    ]
+    driver: Any = SimpleNamespace(
+        api=DagsterServer(with_metadata),
+        timeline=lambda handle: Timeline(
+            run_id="run-1", native_status="SUCCESS", resolution_seconds=0, attempts=tuple(attempts)
+        ),
+    )
+    return dagster.known(driver, HANDLE)
+
+
+def test_dagsters_metadata_answer_for_what_the_steps_left() -> None:
+    assert verdicts(of_dagster(True)) == dict.fromkeys(QUESTIONS, "answered") | {"openlineage": "absent"}
+
+
+def test_without_metadata_dagsters_materializations_name_assets_only() -> None:
+    known = of_dagster(False)
+    assert not any(each.inputs or each.outputs for each in known.attempts)
+    assert known.parameters == {}
 
 
 def materialization(step: str, *sources: str, task_run: str = "", **payload: Any) -> dict[str, Any]:
