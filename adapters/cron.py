@@ -5,15 +5,22 @@ import time
 from adapters.base import BenchError, RunRequest
 
 
+def due_of(request: RunRequest) -> int:
+    """When a schedule is to start the run, seconds since the epoch. Raises `BenchError` where that is not said."""
+    if request.due is None:
+        raise BenchError(f"it is not said when {request.run_id} is due", "set `due` of the request")
+    return request.due
+
+
 def cron_of(request: RunRequest) -> str:
     """The cron expression (UTC) of the minutes in which a schedule is to start the run; they come back after a year.
 
-    Raises `BenchError` where `due` is not a whole minute, or where the hour ends before its last firing.
+    Raises `BenchError` where `due` is no whole minute, or where the hour ends before its last firing.
     """
-    due, firings = request.due or 0, request.firings
+    due, firings = due_of(request), request.firings
     at = time.gmtime(due)
     last = at.tm_min + firings - 1
-    if not due or due % 60 or last > 59:
+    if due % 60 or last > 59:
         raise BenchError(
             f"{request.run_id} cannot be scheduled for {due}",
             "a whole minute in seconds since the epoch, and all firings within its hour",

@@ -196,14 +196,9 @@ class PodsDriver:
                     {
                         "name": "main",
                         "image": image,
-                        "imagePullPolicy": "IfNotPresent",
                         "command": ["step"],
                         "args": args,
-                        "env": podspec.env(self.where.step_digest),
-                        "envFrom": podspec.env_from(),
-                        "resources": podspec.RESOURCES,
-                        "securityContext": podspec.CONTAINER_SECURITY,
-                        "volumeMounts": podspec.mounts(),
+                        **podspec.container(self.where.step_digest),
                     }
                 ],
             },

@@ -1,5 +1,6 @@
 """What every step's pod has in common, whoever makes it: equal pods are what makes times comparable."""
 
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 ENV_CONFIG = "pipeline-env"
@@ -57,6 +58,21 @@ def volumes() -> list[dict[str, Any]]:
 def mounts() -> list[dict[str, str]]:
     """Where the scratch folders are."""
     return [{"name": name, "mountPath": path} for name, path in SCRATCH.items()]
+
+
+def container(image_digest: str, env_more: Iterable[Mapping[str, Any]] = ()) -> dict[str, Any]:
+    """What every step's container has in common; whoever makes it adds a name, and an image if it is the one to say.
+
+    `env_more` comes after what `env` gives.
+    """
+    return {
+        "imagePullPolicy": "IfNotPresent",
+        "env": [*env(image_digest), *env_more],
+        "envFrom": env_from(),
+        "resources": RESOURCES,
+        "securityContext": CONTAINER_SECURITY,
+        "volumeMounts": mounts(),
+    }
 
 
 def is_restricted(pod: dict[str, Any]) -> bool:

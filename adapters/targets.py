@@ -11,11 +11,15 @@ from kubernetes.utils.quantity import parse_quantity
 
 import cluster
 from adapters import podspec
-from adapters.base import BenchError, Target, TargetUnreachable, TargetUnusable, Unsupported
+from adapters.base import BenchError, Component, Target, TargetUnreachable, TargetUnusable, Unsupported
 from adapters.kube import Kube, explained
 
 PIPELINE_NAMESPACE = "bookstore-ml"
 SYSTEM_NAMESPACE = "bench-system"
+PLATFORM_DATABASE = Component(
+    name="postgres", namespace=SYSTEM_NAMESPACE, selector="app=postgres", role="database"
+)
+"""The platform's, which several orchestrators and the model registry share."""
 
 
 @dataclass(frozen=True)

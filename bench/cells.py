@@ -116,7 +116,9 @@ class Cell:
 
     @cached_property
     def knob(self) -> str | None:
-        return next((record.knob for record in self.records if record.knob), None)
+        """What its configuration changes, as the newest run says it."""
+        said = [(record.recorded_at, record.knob) for record in self.records if record.knob]
+        return max(said)[1] if said else None
 
     @cached_property
     def blocking(self) -> dict[str, str]:

@@ -5,8 +5,9 @@ import time
 from collections.abc import Mapping, Sequence
 
 from adapters.airflow.api import AirflowApi, Json, run_path, seconds
-from adapters.airflow.cluster import LAUNCHER_TEMPLATE, ClusterAirflow
+from adapters.airflow.cluster import ClusterAirflow
 from adapters.airflow.dags import KPO, dag_of, one_run, run_of
+from adapters.airflow.documents import LAUNCHER_TEMPLATE
 from adapters.airflow.local import LocalAirflow
 from adapters.airflow.openlineage import OPENLINEAGE, TRANSPORT
 from adapters.airflow.runtime import Airflow
@@ -23,6 +24,7 @@ from adapters.base import (
     Timeline,
     Unsupported,
 )
+from adapters.cron import due_of
 from adapters.local.target import connect_local
 from adapters.targets import connect
 from core.config import STEPS
@@ -192,11 +194,11 @@ class AirflowDriver:
 
         Raises `BenchError` where the minute has come before Airflow knew of it.
         """
-        assert request.due is not None
+        due = due_of(request)
         dag_id, call = dag_of(request)
         self._prepare(dag_id, call)
         planned = seconds(self._api.get(f"/dags/{dag_id}")["next_dagrun_run_after"])
-        if planned != request.due or time.time() >= request.due:
+        if planned != due or time.time() >= due:
             self.cancel(request.run_id)
             raise BenchError(
                 f"airflow was too late to start {request.run_id} when it is due", "a later minute"
@@ -204,9 +206,9 @@ class AirflowDriver:
 
     def scheduled(self, request: RunRequest, deadline_seconds: float) -> RunHandle:
         """The run of the DAG that `schedule` made."""
-        assert request.due is not None
-        due_ns = request.due * 10**9
-        native_id = self._started(request.run_id, request.due + deadline_seconds)
+        due = due_of(request)
+        due_ns = due * 10**9
+        native_id = self._started(request.run_id, due + deadline_seconds)
         return RunHandle(run_id=request.run_id, native_id=native_id, submit_ns=due_ns, accepted_ns=due_ns)
 
     def listen(self, request: RunRequest) -> None:

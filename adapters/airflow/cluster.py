@@ -8,17 +8,26 @@ import tomllib
 from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib.resources import files
 from typing import Any
 
 import fsspec
-import yaml
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
 from adapters import podspec
-from adapters.airflow.api import PAGE, UNFINISHED, AirflowApi, Json, run_path
+from adapters.airflow.api import UNFINISHED, AirflowApi, Json, run_path
 from adapters.airflow.dags import DAGS, dag_text, run_of
+from adapters.airflow.documents import (
+    DAG_FILES,
+    NAMESPACE,
+    PORT,
+    SERVERS,
+    configuration_documents,
+    migrate_documents,
+    pipeline_documents,
+    server_documents,
+    store_documents,
+)
 from adapters.airflow.openlineage import OPENLINEAGE, TRANSPORT, environment_of, transport
 from adapters.airflow.runtime import (
     API,
@@ -27,34 +36,23 @@ from adapters.airflow.runtime import (
     ROLES,
     SCHEDULER,
     START_SECONDS,
-    TRIGGERER,
     USER,
     look_for_files,
     not_parsed,
     not_reported,
     not_stale,
-    one_run_dags,
+    remove_abandoned,
 )
 from adapters.base import BenchError, Component, TargetUnreachable
 from adapters.forward import Forward
-from adapters.installation import Installation, digest_of, render
-from adapters.kube import Document, explained
+from adapters.installation import Installation, digest_of
+from adapters.kube import explained
 from adapters.podspec import RUN_LABEL
-from adapters.targets import PIPELINE_NAMESPACE, SYSTEM_NAMESPACE, ClusterTarget
+from adapters.targets import PIPELINE_NAMESPACE, PLATFORM_DATABASE, SYSTEM_NAMESPACE, ClusterTarget
 from cluster.state import PROJECT
 
-PACKAGE = "adapters.airflow"
-NAMESPACE = "airflow"
-PORT = 8080
-EXECUTION_API = f"http://{API}.{NAMESPACE}:{PORT}/execution/"
-SERVICE_ACCOUNT = "pipeline-airflow"
-DAG_FILES = "airflow-dags"
-"""The ConfigMap with a file for each DAG, in both namespaces."""
 MINE = ("kubernetes_executor=True", "kubernetes_pod_operator=True")
 """The vendor's labels of each pod that the executor made, or a KubernetesPodOperator."""
-LAUNCHER_ACCOUNT = "pipeline-airflow-launcher"
-LAUNCHER_TEMPLATE = "launcher_pod.yaml"
-"""The pod template of tasks that start a step's pod."""
 EVENTS = "artifacts/runs/airflow-openlineage"
 """Bucket and folder of the OpenLineage events."""
 STORE_PORT = 7070
@@ -65,182 +63,13 @@ STORE_OPTIONS = {
 """S3-compatible stores vary in checksums."""
 COMMAND = "bench.local/command"
 """An annotation of the namespace: the command that has removed what earlier ones had left."""
-POLICY = "airflow_local_settings.py"
-STORE_SECRET = "airflow-store"
 END_SECONDS = 60.0
-SERVERS: Mapping[str, Mapping[str, Any]] = {
-    API: {
-        # The simple auth manager opens its file for writing.
-        "args": ["sh", "-c", "cp /login/passwords.json /tmp && exec airflow api-server"],
-        "kubernetes": True,
-        "mounts": ["login"],
-        "port": PORT,
-    },
-    SCHEDULER: {"args": ["airflow", "scheduler"], "kubernetes": True, "mounts": ["settings"]},
-    PROCESSOR: {"args": ["airflow", "dag-processor"], "mounts": ["dags"]},
-    TRIGGERER: {"args": ["airflow", "triggerer"]},
-}
 
 
 def locked(package: str) -> str:
     """The version of a package in the project's lock file."""
     known = tomllib.loads((PROJECT / "uv.lock").read_text(encoding="utf-8"))["package"]
     return next((str(each["version"]) for each in known if each["name"] == package), "unknown")
-
-
-def task_pod(image: str, lineage: Mapping[str, str] | None = None) -> Document:
-    """The executor's pod template: a step's pod, with the DAGs' files. `lineage` says where events go, if anywhere."""
-    names = {
-        "AIRFLOW__CORE__DAGS_FOLDER": "/dags",
-        "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-        "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": EXECUTION_API,
-        **(lineage or {}),
-    }
-    container = {
-        "name": "base",
-        "image": image,
-        "imagePullPolicy": "IfNotPresent",
-        "env": [
-            *podspec.env(image.rsplit("@", 1)[1]),
-            *({"name": name, "value": value} for name, value in names.items()),
-        ],
-        "envFrom": podspec.env_from(),
-        "resources": podspec.RESOURCES,
-        "securityContext": podspec.CONTAINER_SECURITY,
-        "volumeMounts": [*podspec.mounts(), {"name": "dags", "mountPath": "/dags", "readOnly": True}],
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "Pod",
-        "metadata": {"name": "placeholder"},
-        "spec": {
-            "serviceAccountName": SERVICE_ACCOUNT,
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "restartPolicy": "Never",
-            "securityContext": podspec.POD_SECURITY,
-            "containers": [container],
-            "volumes": [*podspec.volumes(), {"name": "dags", "configMap": {"name": DAG_FILES}}],
-        },
-    }
-
-
-def launcher_pod(image: str, step_image: str) -> Document:
-    """The executor's pod template for tasks that start a step's pod: may do that, and knows the step's image.
-
-    It has no use for what a step knows. The step's image is the sidecar's too: the cluster has it, and it has a shell.
-    """
-    pod = task_pod(image)
-    pod["spec"] |= {"serviceAccountName": LAUNCHER_ACCOUNT, "automountServiceAccountToken": True}
-    (container,) = pod["spec"]["containers"]
-    connection = {"conn_type": "kubernetes", "extra": {"xcom_sidecar_container_image": step_image}}
-    container["env"] += [
-        {"name": "AIRFLOW_VAR_STEP_IMAGE", "value": step_image},
-        {"name": "AIRFLOW_CONN_KUBERNETES_DEFAULT", "value": json.dumps(connection)},
-    ]
-    container["envFrom"] = []
-    return pod
-
-
-def dag_files() -> dict[str, str]:
-    """The DAGs' folder as a ConfigMap; the folders that Kubernetes' links lead to are not looked into."""
-    return {".airflowignore": "..*\n", **{f"{dag_id}.py": dag_text(call) for dag_id, call in DAGS.items()}}
-
-
-def pipeline_documents() -> list[Document]:
-    """What is made in the pipelines' namespace."""
-    values = {"namespace": NAMESPACE, "pipelines": PIPELINE_NAMESPACE, "dags": json.dumps(dag_files())}
-    return render(PACKAGE, "pipeline.yaml", **values)
-
-
-def configuration_documents(
-    image: str,
-    step_image: str,
-    secrets: Mapping[str, str],
-    password: str,
-    lineage: Mapping[str, str] | None = None,
-) -> list[Document]:
-    """Settings and secrets of the servers, and their Service."""
-    policy = files(PACKAGE).joinpath("deploy", POLICY).read_text(encoding="utf-8")
-    templates = {
-        "pod_template.yaml": task_pod(image, lineage),
-        LAUNCHER_TEMPLATE: launcher_pod(image, step_image),
-    }
-    settings = {
-        POLICY: policy,
-        **{name: yaml.safe_dump(pod, sort_keys=False) for name, pod in templates.items()},
-    }
-    return render(
-        PACKAGE,
-        "configuration.yaml",
-        namespace=NAMESPACE,
-        pipelines=PIPELINE_NAMESPACE,
-        execution_api=EXECUTION_API,
-        user=USER,
-        secrets=json.dumps(secrets),
-        login=json.dumps({"passwords.json": json.dumps({USER: password})}),
-        settings=json.dumps(settings),
-        dags=json.dumps(dag_files()),
-    )
-
-
-def migrate_documents(image: str, name: str) -> list[Document]:
-    """The job that makes the database's tables."""
-    return render(
-        PACKAGE,
-        "migrate.yaml",
-        namespace=NAMESPACE,
-        job=name,
-        image=image,
-        pod_security=json.dumps(podspec.POD_SECURITY),
-        security=json.dumps(podspec.CONTAINER_SECURITY),
-    )
-
-
-def store_documents(access: Mapping[str, str]) -> list[Document]:
-    """The object store's address and keys, for servers that write events to it."""
-    identity = {"name": STORE_SECRET, "namespace": NAMESPACE}
-    return [{"apiVersion": "v1", "kind": "Secret", "metadata": identity, "stringData": dict(access)}]
-
-
-def server_documents(
-    image: str, settings: Mapping[str, str], config_sha256: str, lineage: Mapping[str, str] | None = None
-) -> list[Document]:
-    """The servers' Deployments; `settings` are the scheduler's, `lineage` says all of them where events go."""
-    environments = {SCHEDULER: {"PYTHONPATH": "/settings", **settings}}
-    servers = [
-        {
-            "name": name,
-            "role": ROLES[name],
-            "env": json.dumps(
-                [
-                    {"name": key, "value": value}
-                    for key, value in {**environments.get(name, {}), **(lineage or {})}.items()
-                ]
-            ),
-            **{"kubernetes": False, "mounts": [], "port": None},
-            **more,
-            "args": json.dumps(more["args"]),
-        }
-        for name, more in SERVERS.items()
-    ]
-    sources = {
-        "login": {"name": "login", "secret": {"secretName": "airflow-login"}},
-        "settings": {"name": "settings", "configMap": {"name": "airflow-settings"}},
-        "dags": {"name": "dags", "configMap": {"name": DAG_FILES}},
-    }
-    return render(
-        PACKAGE,
-        "servers.yaml",
-        namespace=NAMESPACE,
-        image=image,
-        servers=servers,
-        store=STORE_SECRET if lineage else "",
-        config_sha256=config_sha256,
-        mount_sources={name: json.dumps(source) for name, source in sources.items()},
-        pod_security=json.dumps(podspec.POD_SECURITY),
-        security=json.dumps(podspec.CONTAINER_SECURITY),
-    )
 
 
 class ClusterAirflow:
@@ -315,13 +144,11 @@ class ClusterAirflow:
 
     def components(self) -> tuple[Component, ...]:
         """The four servers, and the platform's database."""
-        return (
-            *(
-                Component(name=name, namespace=NAMESPACE, selector=f"app={name}", role=role)
-                for name, role in ROLES.items()
-            ),
-            Component(name="postgres", namespace=SYSTEM_NAMESPACE, selector="app=postgres", role="database"),
+        own = (
+            Component(name=name, namespace=NAMESPACE, selector=f"app={name}", role=role)
+            for name, role in ROLES.items()
         )
+        return (*own, PLATFORM_DATABASE)
 
     def versions(self) -> Mapping[str, str]:
         """Versions as locked; the knob is part of the scenario."""
@@ -567,16 +394,13 @@ class ClusterAirflow:
                 raise
 
     def _remove_abandoned(self) -> None:
-        """Remove the runs that an earlier command left unfinished, and what would start more: Airflow goes on."""
+        """Once for each command; see `remove_abandoned`."""
         command = f"{socket.gethostname()}-{os.getpid()}"
         with explained("reading the namespace of Airflow"):
             noted = self.kube.core.read_namespace(NAMESPACE).metadata.annotations or {}
         if noted.get(COMMAND) == command:
             return
-        for run in self.api.get("/dags/~/dagRuns", state=UNFINISHED, limit=PAGE)["dag_runs"]:
-            self.remove_run(run["dag_id"], run["dag_run_id"])
-        for dag_id in one_run_dags(self.api):
-            self.remove_dag(dag_id)
+        remove_abandoned(self)
         with explained("noting who deployed Airflow"):
             self.kube.core.patch_namespace(NAMESPACE, {"metadata": {"annotations": {COMMAND: command}}})
 

@@ -85,21 +85,12 @@ def arguments(
 
 def pod(step: str, index: str = "") -> dict[str, Any]:
     """What makes a KubernetesPodOperator start a step's pod as every orchestrator's is."""
-    container = {
-        "name": "base",
-        "imagePullPolicy": "IfNotPresent",
-        "env": podspec.env(DIGEST),
-        "envFrom": podspec.env_from(),
-        "resources": podspec.RESOURCES,
-        "securityContext": podspec.CONTAINER_SECURITY,
-        "volumeMounts": podspec.mounts(),
-    }
     spec = {
         "serviceAccountName": SERVICE_ACCOUNT,
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": podspec.POD_SECURITY,
-        "containers": [container],
+        "containers": [{"name": "base", **podspec.container(DIGEST)}],
         "volumes": podspec.volumes(),
     }
     return {

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import psutil
 
-from adapters.airflow.api import PAGE, UNFINISHED, AirflowApi, Json, run_path
+from adapters.airflow.api import UNFINISHED, AirflowApi, Json, run_path
 from adapters.airflow.dags import DAGS, dag_text
 from adapters.airflow.openlineage import OPENLINEAGE, environment_of, transport
 from adapters.airflow.runtime import (
@@ -30,7 +30,7 @@ from adapters.airflow.runtime import (
     not_parsed,
     not_reported,
     not_stale,
-    one_run_dags,
+    remove_abandoned,
 )
 from adapters.base import BenchError, Component
 from adapters.local.network import free_port
@@ -326,13 +326,10 @@ class LocalAirflow:
         self.where.servers.wait_until(ended, [SCHEDULER] if scheduler else [], KILL_SECONDS)
 
     def _remove_abandoned(self) -> None:
-        """Remove the runs that an earlier command left unfinished, and what would start more: Airflow goes on."""
+        """Once for each command; see `remove_abandoned`."""
         if self._noted().get("command") == os.getpid():
             return
-        for run in self.api.get("/dags/~/dagRuns", state=UNFINISHED, limit=PAGE)["dag_runs"]:
-            self.remove_run(run["dag_id"], run["dag_run_id"])
-        for dag_id in one_run_dags(self.api):
-            self.remove_dag(dag_id)
+        remove_abandoned(self)
         self._note(command=os.getpid())
 
     @property

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from adapters.airflow.api import PAGE, AirflowApi, Json, run_path, seconds
+from adapters.airflow.api import PAGE, UNFINISHED, AirflowApi, Json, run_path, seconds
 from adapters.airflow.dags import DAGS, ONE_RUN
 
 DATABASE = "airflow"
@@ -83,9 +83,12 @@ def not_stale(api: AirflowApi, dag_id: str) -> str:
     return f"the DAG {dag_id} is still there" if found and not found["is_stale"] else ""
 
 
-def one_run_dags(api: AirflowApi) -> list[str]:
-    """The ids of the DAGs that were made for a single run."""
-    return [dag["dag_id"] for dag in api.get("/dags", dag_id_prefix_pattern=ONE_RUN, limit=PAGE)["dags"]]
+def remove_abandoned(airflow: Airflow) -> None:
+    """Remove the runs that an earlier command left unfinished, and what would start more: Airflow goes on."""
+    for run in airflow.api.get("/dags/~/dagRuns", state=UNFINISHED, limit=PAGE)["dag_runs"]:
+        airflow.remove_run(run["dag_id"], run["dag_run_id"])
+    for dag in airflow.api.get("/dags", dag_id_prefix_pattern=ONE_RUN, limit=PAGE)["dags"]:
+        airflow.remove_dag(dag["dag_id"])
 
 
 def logged(api: AirflowApi, dag_id: str, run_id: str, task: Json, attempt: int) -> list[str]:

@@ -24,7 +24,7 @@ from adapters.base import (
     Timeline,
     Unsupported,
 )
-from adapters.cron import cron_of
+from adapters.cron import cron_of, due_of
 from adapters.installation import digest_of, render
 from adapters.kube import Document, Gone, Kube, epoch_seconds, explain, explained
 from adapters.podspec import RUN_LABEL
@@ -311,7 +311,7 @@ class ArgoDriver:
         """
         document = cron_workflow(self.workflow(request), request)
         self.prepare(request)
-        if (request.due or 0) - time.time() < SOONEST_SECONDS:
+        if due_of(request) - time.time() < SOONEST_SECONDS:
             raise BenchError(
                 f"{request.run_id} is due too soon to be scheduled",
                 f"a time that is at least {SOONEST_SECONDS} s away",
@@ -320,7 +320,7 @@ class ArgoDriver:
 
     def scheduled(self, request: RunRequest, deadline_seconds: float) -> RunHandle:
         """Wait for the Workflow that the CronWorkflow makes. Raises `BenchError` where none comes in time."""
-        due = request.due or 0
+        due = due_of(request)
         self._appears(request.run_id, due + deadline_seconds - time.time())
         return _handle(request.run_id, due * 10**9, due * 10**9)
 

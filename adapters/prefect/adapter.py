@@ -14,6 +14,7 @@ from adapters.base import (
     Timeline,
     Unsupported,
 )
+from adapters.cron import due_of
 from adapters.local.target import connect_local
 from adapters.prefect import cluster, local
 from adapters.prefect.api import Document, NotFound, PrefectApi
@@ -110,14 +111,12 @@ class PrefectDriver:
 
         Raises `BenchError` where the scheduler has not made one before it is due.
         """
-        if request.due is None:
-            raise BenchError(f"it is not said when {request.run_id} is due", "set `due` of the request")
         self._make_deployment(request)
-        self._find(request, request.due)
+        self._find(request, due_of(request))
 
     def scheduled(self, request: RunRequest, deadline_seconds: float) -> RunHandle:
         """The flow run, as soon as it is due and the worker has taken it."""
-        due = request.due or 0
+        due = due_of(request)
         while True:
             row = self._find(request, due + deadline_seconds)
             if row["state_type"] != "SCHEDULED" and time.time() >= due:

@@ -14,7 +14,7 @@ from adapters.kube import Document, Gone, explained
 from adapters.prefect.api import NotFound, PrefectApi
 from adapters.prefect.runtime import ASSETS, KNOB, NAME, POOL, SERVER, SETTINGS, WORKER, worker_health
 from adapters.prefect.variants import STORE, environment
-from adapters.targets import PIPELINE_NAMESPACE, ClusterTarget
+from adapters.targets import PIPELINE_NAMESPACE, PLATFORM_DATABASE, ClusterTarget
 
 PACKAGE = "adapters.prefect"
 VERSIONS = {"prefect": "3.8.8", "prefect_kubernetes": "0.8.0"}
@@ -36,7 +36,7 @@ CONFIGURATIONS = (
         name="pods",
         task="pod",
         knob="a step is",
-        value="a flow run of its own deployment (run_deployment)",
+        value="a flow run of its own (run_deployment)",
         source=RUN_DEPLOYMENT,
     ),
     QUERY.model_copy(update={"name": "pods-tuned", "task": "pod"}),
@@ -56,16 +56,12 @@ PATIENCE_SECONDS = 30.0
 
 def job_template(image: str) -> Document:
     """The work pool's base job template: the shipped one, its pod as everybody's is."""
+    home = {"name": "PREFECT_HOME", "value": "/tmp/prefect"}
     container = {
         "name": "prefect-job",
         "image": image,
-        "imagePullPolicy": "IfNotPresent",
         "args": "{{ command }}",
-        "env": [*podspec.env(image.rsplit("@", 1)[-1]), {"name": "PREFECT_HOME", "value": "/tmp/prefect"}],
-        "envFrom": podspec.env_from(),
-        "resources": podspec.RESOURCES,
-        "securityContext": podspec.CONTAINER_SECURITY,
-        "volumeMounts": podspec.mounts(),
+        **podspec.container(image.rsplit("@", 1)[-1], [home]),
     }
     pod = {
         "parallelism": 1,
@@ -267,12 +263,13 @@ class ClusterRuntime:
         return self.kit.health((SERVER, WORKER)) or worker_health(self.api(), self._worker_since())
 
     def components(self) -> tuple[Component, ...]:
-        """The platform's PostgreSQL is not Prefect's own."""
+        """The two servers, and the platform's database."""
         roles = {SERVER: "server", WORKER: "worker"}
-        return tuple(
+        own = (
             Component(name=name, namespace=NAME, selector=f"app={name}", role=role)
             for name, role in roles.items()
         )
+        return (*own, PLATFORM_DATABASE)
 
     def versions(self) -> Mapping[str, str]:
         """Those locked; the settings are part of the scenario."""

@@ -106,7 +106,7 @@ def here(name: str, run: Run, inputs: Outputs) -> Outputs:
 
 
 def deployed(name: str, run: Run, inputs: Outputs) -> Outputs:
-    """Run a step as a flow run of its own deployment. Raises what it raised, and where it crashed."""
+    """Run a step as a flow run of its own, of the deployment for steps. Raises what it raised, and where it crashed."""
     parameters = {
         "name": name,
         "run_id": run.run_id,

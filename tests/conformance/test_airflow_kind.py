@@ -4,7 +4,8 @@ from typing import ClassVar
 
 import pytest
 
-from adapters.airflow.cluster import MINE, pipeline_documents
+from adapters.airflow.cluster import MINE
+from adapters.airflow.documents import pipeline_documents
 from adapters.base import Status, Target
 from adapters.installation import Installation
 from bench.verify import verify

@@ -10,18 +10,17 @@ import yaml
 
 from adapters.airflow.adapter import AirflowAdapter, native, pod_of, step_of, timeline_of
 from adapters.airflow.api import seconds
-from adapters.airflow.cluster import (
+from adapters.airflow.cluster import event_of, fernet_key
+from adapters.airflow.deploy.airflow_local_settings import pod_mutation_hook
+from adapters.airflow.documents import (
     configuration_documents,
     dag_files,
-    event_of,
-    fernet_key,
     launcher_pod,
     migrate_documents,
     pipeline_documents,
     server_documents,
     task_pod,
 )
-from adapters.airflow.deploy.airflow_local_settings import pod_mutation_hook
 from adapters.airflow.openlineage import TRANSPORT, transport
 from adapters.airflow.runtime import not_reported
 from adapters.base import RunHandle, Target, Unsupported

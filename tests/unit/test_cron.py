@@ -31,10 +31,15 @@ def test_a_cron_expression_names_each_minute(given: dict[str, int], expected: st
     assert cron_of(request(**given)) == expected
 
 
-@pytest.mark.parametrize("given", [{}, {"due": DUE + 1}, {"due": DUE + 54 * 60, "firings": 2}])
+@pytest.mark.parametrize("given", [{"due": DUE + 1}, {"due": DUE + 54 * 60, "firings": 2}])
 def test_what_is_no_minute_of_one_hour_is_refused(given: dict[str, int]) -> None:
     with pytest.raises(BenchError, match="r-1 cannot be scheduled for"):
         cron_of(request(**given))
+
+
+def test_a_schedule_needs_a_time() -> None:
+    with pytest.raises(BenchError, match="not said when r-1 is due"):
+        cron_of(request())
 
 
 def event(kind: str, token: str, second: int) -> dict[str, Any]:
