@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from bench import headline
-from bench.cells import makespan
+from bench.cells import cells, makespan
 from bench.records import Environment, RunRecord, Scenario
 from bench.report import contents
 from bench.statistics import median
@@ -69,6 +69,13 @@ def test_the_machine_and_what_is_not_measured_stand_beside_the_tables() -> None:
     assert any(line.startswith("- fanout: on kind: ") and "argo" in line for line in lacking)
     pipeline = [line for line in lacking if line.startswith("- pipeline: ")]
     assert pipeline and "argo" not in pipeline[0] and "dagster" in pipeline[0]
+
+
+def test_a_setting_is_called_what_the_newest_run_calls_it() -> None:
+    older = in_code(scenario("argo"), NEW, 24, range(2), knob="x=an old name")
+    newer = in_code(scenario("argo"), NEW, 25, range(2, 4), knob="x=a better name")
+    (cell,) = cells([*newer, *older])
+    assert cell.knob == "x=a better name"
 
 
 def test_a_row_of_first_runs_alone_says_that_they_take_more() -> None:
