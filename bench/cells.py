@@ -359,6 +359,12 @@ def _order(record: RunRecord) -> tuple[str, int, int, str]:
     return sample.plan_id, sample.index, sample.number, record.run_id
 
 
+def usual(found: Sequence[Cell]) -> list[Cell]:
+    """Without variants, parameters and first runs, which the report alone has: no two works under one name."""
+    plain = (cell for cell in found if not cell.key.parameters and not cell.key.first)
+    return [cell for cell in plain if cell.key.variant in ("s3", "folder")]
+
+
 def common_keys(found: Sequence[Cell]) -> frozenset[str]:
     """Blocking facts of the machine and the work: those known of every orchestrator that was measured.
 
@@ -402,14 +408,19 @@ def floor_of(cell: Cell, found: Sequence[Cell]) -> Cell | None:
     return None
 
 
+def block_of(record: RunRecord) -> tuple[str, int]:
+    """The block that a sample was taken in: plan and number."""
+    return record.sample.plan_id, record.sample.index
+
+
 def pairs(
     one: Cell, other: Cell, of: Callable[[RunRecord], float | None] = makespan
 ) -> list[tuple[float, float]]:
     """(first, second) of every block in which both were measured."""
-    first = {(r.sample.plan_id, r.sample.index): value for r in one.measured if (value := of(r)) is not None}
-    second = {
-        (r.sample.plan_id, r.sample.index): value for r in other.measured if (value := of(r)) is not None
-    }
+    first, second = (
+        {block_of(record): value for record in cell.measured if (value := of(record)) is not None}
+        for cell in (one, other)
+    )
     return [(first[block], second[block]) for block in sorted(first.keys() & second.keys())]
 
 

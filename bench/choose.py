@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from adapters.base import Frozen, Target
 from bench.capabilities import CAPABILITIES, SHOWN, Conformance
-from bench.cells import ORCHESTRATORS, Cell, cells
+from bench.cells import ORCHESTRATORS, cells, usual
 from bench.options import QUESTIONS, Figure, Option, failures, figures_of, refusals
 from bench.records import RunRecord
 
@@ -193,9 +193,9 @@ class Choice:
 
 def choose(records: Sequence[RunRecord], verdicts: Sequence[Conformance], team: Team) -> Choice:
     """Score every option that was measured on the team's target; reads nothing but what is given."""
-    found = _usual(cells(records), team.target)
+    found = [cell for cell in usual(cells(records)) if cell.key.target == team.target]
     known = figures_of(found, team.target)
-    failed, refused = failures(found, team.target), refusals(found)
+    failed, refused = failures(found), refusals(found)
     stored = {option.orchestrator for option in (*known, *failed)}
     absent = [Option(name, "default") for name in ORCHESTRATORS if name not in stored]
     excluded: dict[Option, str] = {}
@@ -218,18 +218,6 @@ def choose(records: Sequence[RunRecord], verdicts: Sequence[Conformance], team: 
             ranked.append(_scored(option, figures, team))
     ranked.sort(key=lambda each: (-each.score, each.option))
     return Choice(team, tuple(_acceptable(ranked, team)), excluded, unmeasured)
-
-
-def _usual(found: Sequence[Cell], target: str) -> list[Cell]:
-    """Of one target, without variants, parameters and first runs after a switch."""
-    return [
-        cell
-        for cell in found
-        if cell.key.target == target
-        and not cell.key.parameters
-        and not cell.key.first
-        and cell.key.variant in ("s3", "folder")
-    ]
 
 
 def _lacks(option: Option, team: Team, verdicts: Iterable[Conformance]) -> str:

@@ -22,6 +22,7 @@ from bench.cells import (
     makespan,
     overhead,
     ratio_to_floor,
+    usual,
 )
 from bench.drawing import figures, seconds
 from bench.faults import FAULTS, STRUCK, WORK_SECONDS
@@ -63,7 +64,7 @@ COMMANDS = "commands.jsonl"
 def table(records: Sequence[RunRecord]) -> str:
     """The pipeline, a table for each target and kind of step: median makespan, overhead and ratio to the floor."""
     groups: dict[tuple[str, str], list[Cell]] = {}
-    for cell in _plain(cells(records)):
+    for cell in usual(cells(records)):
         key = cell.key
         if key.workload == "pipeline" and key.task in FLOORS and cell.measured and key.undisturbed:
             groups.setdefault((key.target, key.task), []).append(cell)
@@ -112,7 +113,7 @@ def unmeasured(records: Sequence[RunRecord], verdicts: Sequence[Conformance]) ->
 def kept(records: Sequence[RunRecord]) -> str:
     """What each does when a step fails and what it knows of a model later: tables for each target."""
     by_target: dict[str, list[Cell]] = {}
-    for cell in _plain(cells(records)):
+    for cell in usual(cells(records)):
         if cell.key.fault:
             by_target.setdefault(cell.key.target, []).append(cell)
     failing: list[str] = []
@@ -185,7 +186,7 @@ def _lineage(target: str, part: recent.Part) -> str:
 def started(records: Sequence[RunRecord]) -> str:
     """How long until the first step is at work, by what started the run: a table for each target."""
     by_target: dict[str, list[Cell]] = {}
-    everything = _plain(cells(records))
+    everything = usual(cells(records))
     asked = {replace(cell.key, trigger="api") for cell in everything if cell.key.trigger != "api"}
     for cell in everything:
         if replace(cell.key, trigger="api") in asked:
@@ -220,12 +221,6 @@ def _starting(target: str, part: recent.Part) -> str:
             ),
         ]
     )
-
-
-def _plain(found: Sequence[Cell]) -> list[Cell]:
-    """Without variants, parameters and first runs, which the report alone has: no two works under one name."""
-    usual = (cell for cell in found if not cell.key.parameters and not cell.key.first)
-    return [cell for cell in usual if cell.key.variant in ("s3", "folder")]
 
 
 def _said(part: recent.Part) -> str:

@@ -6,11 +6,12 @@ from typing import NamedTuple
 
 from adapters.base import Target
 from bench import aftermath, lineage, recent, upkeep
-from bench.against import TUNED
+from bench.against import TUNED, base_of
 from bench.cells import (
     CONTROLS,
     FLOORS,
     Cell,
+    block_of,
     makespan,
     pairs,
     ratio_to_floor,
@@ -36,9 +37,8 @@ class Option(NamedTuple):
     @property
     def base(self) -> "Option":
         """What it is with a setting changed for speed: `pods` of `pods-tuned`; itself where it is not tuned."""
-        if self.configuration == TUNED:
-            return Option(self.orchestrator, "default")
-        return Option(self.orchestrator, self.configuration.removesuffix(f"-{TUNED}"))
+        is_tuned = TUNED in self.configuration.split("-")
+        return self._replace(configuration=base_of(self.configuration)) if is_tuned else self
 
 
 @dataclass(frozen=True)
@@ -132,19 +132,15 @@ def _latency(found: Sequence[Cell], target: str, newest: Newest) -> dict[Option,
         if ratio is None or floor is None:
             continue
         blocks = _blocks(cell) & _blocks(floor) if pairs(floor, cell) else _blocks(cell) | _blocks(floor)
-        runs = [r for each in (cell, floor) for r in each.measured if _block(r) in blocks]
+        runs = [r for each in (cell, floor) for r in each.measured if block_of(r) in blocks]
         said = f"{ratio.estimate.value:.2f} × the floor, {floor_for(target)}"
         figure = _figure(cell, ratio.estimate.value, said, ratio.estimate.interval, runs, newest)
         made[option] = replace(figure, n=ratio.estimate.n, known=ratio.estimate.interval is not None)
     return made
 
 
-def _block(record: RunRecord) -> tuple[str, int]:
-    return record.sample.plan_id, record.sample.index
-
-
 def _blocks(cell: Cell) -> set[tuple[str, int]]:
-    return {_block(record) for record in cell.measured if makespan(record) is not None}
+    return {block_of(record) for record in cell.measured if makespan(record) is not None}
 
 
 def _retries(found: Sequence[Cell], target: str, newest: Newest) -> dict[Option, Figure]:
@@ -230,21 +226,20 @@ def _last(found: Iterable[Cell]) -> dict[Option, Cell]:
 def _figure(
     cell: Cell, value: float, said: str, within: Interval | None, runs: Sequence[RunRecord], newest: Newest
 ) -> Figure:
-    days = sorted({record.recorded_at[:10] for record in runs})
     return Figure(
         value,
         said,
         within,
         n=len(runs),
         runs=tuple(record.run_id for record in runs),
-        days=days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}",
+        days=recent.period(runs),
         task=cell.key.task,
         stand_ins=cell.stand_ins,
         differs=newest.differing(cell),
     )
 
 
-def failures(found: Sequence[Cell], target: str) -> dict[Option, str]:
+def failures(found: Sequence[Cell]) -> dict[Option, str]:
     """Options whose newest pipelines did not all succeed: a median of the others would hide that."""
     of = [c for c in found if is_plain_pipeline(c) and (c.measured or c.failed)]
     return {

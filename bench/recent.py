@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 
 from bench import grouping
 from bench.cells import FLOORS, Cell, CellKey
+from bench.records import RunRecord
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,12 @@ def differing(one: Mapping[str, str], other: Mapping[str, str]) -> tuple[str, ..
 
 def days(found: Iterable[Cell]) -> str:
     """When these cells were recorded."""
-    stamps = sorted(record.recorded_at[:10] for cell in found for record in cell.records)
+    return period(record for cell in found for record in cell.records)
+
+
+def period(records: Iterable[RunRecord]) -> str:
+    """The day of these records, or the first and last of several."""
+    stamps = sorted(record.recorded_at[:10] for record in records)
     return stamps[0] if stamps[0] == stamps[-1] else f"{stamps[0]} to {stamps[-1]}"
 
 

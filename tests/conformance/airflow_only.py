@@ -12,9 +12,8 @@ from adapters.airflow.openlineage import OPENLINEAGE, events_of
 from adapters.base import BenchError, RunHandle, Status
 from adapters.lineage import QUESTIONS
 from bench import lineage
-from bench.verify import verify
 from core.codedigest import code_digest
-from tests.conformance.suite import Bench, Deployed, fault
+from tests.conformance.suite import Bench, Deployed, did_its_work, fault
 from tests.unit.test_core_lineage import validate
 
 PROVIDER = "apache-airflow-providers-openlineage"
@@ -55,9 +54,7 @@ class Backfill(Deployed):
             plain = bench.request("chain", steps=1, fibo=12)
             bench.known(plain.model_copy(update={"run_id": ours}))
             ran = bench.finish(handle)
-            assert ran.outcome.status is Status.SUCCEEDED, ran.outcome.reason
-            verdict = verify(ran.scenario("airflow", self.target), ran.ledger, ran.timeline)
-            assert verdict.ok, verdict.problems
+            did_its_work(ran, "airflow", self.target)
             assert ran.outputs("probe")["value"] == "144"
 
 

@@ -1,10 +1,8 @@
 """What the configuration `assets` of Prefect must leave in the server's events, on any target."""
 
-from adapters.base import Status
 from adapters.prefect.lineage import MATERIALIZED, known
 from adapters.prefect.variants import KEYS
-from bench.verify import verify
-from tests.conformance.suite import Bench, Deployed, fault
+from tests.conformance.suite import Bench, Deployed, did_its_work, fault
 
 
 class PrefectAssets(Deployed):
@@ -15,9 +13,7 @@ class PrefectAssets(Deployed):
 
     def test_each_asset_has_its_event(self, bench: Bench) -> None:
         ran = bench.run("pipeline", fault=fault("train", "exception", 1))
-        assert ran.outcome.status is Status.SUCCEEDED, ran.outcome.reason
-        verdict = verify(ran.scenario("prefect", self.target), ran.ledger, ran.timeline)
-        assert verdict.ok, verdict.problems
+        did_its_work(ran, "prefect", self.target)
         found = known(bench.driver, ran.handle)
         events = bench.runtime.api().events([MATERIALIZED], [f"prefect.flow-run.{ran.handle.native_id}"])
         assert [each["resource"]["prefect.resource.id"] for each in events] == list(KEYS.values())

@@ -143,6 +143,13 @@ def fault(step: str, kind: str, *attempts: int) -> str:
 
 
 @pytest.mark.variant
+def did_its_work(ran: Ran, adapter: str, target: Target) -> None:
+    """The run did what its workload says, and the orchestrator's record agrees with the ledger."""
+    assert ran.outcome.status is Status.SUCCEEDED, ran.outcome.reason
+    verdict = verify(ran.scenario(adapter, target), ran.ledger, ran.timeline)
+    assert verdict.ok, verdict.problems
+
+
 class Deployed:
     """One deployment for the tests of a class: what one orchestrator alone has, or a configuration of its own."""
 
@@ -194,10 +201,8 @@ class Conformance(ABC):
             return bench.run("pipeline")
 
     def check(self, ran: Ran) -> None:
-        """The run did what its workload says, and the orchestrator's record agrees with the ledger."""
-        assert ran.outcome.status is Status.SUCCEEDED, ran.outcome.reason
-        verdict = verify(ran.scenario(self.adapter, self.target), ran.ledger, ran.timeline)
-        assert verdict.ok, verdict.problems
+        """See `did_its_work`."""
+        did_its_work(ran, self.adapter, self.target)
 
     def test_deploy_twice(self, bench: Bench) -> None:
         bench.runtime.deploy(self.configuration)

@@ -6,11 +6,10 @@ import pytest
 
 from adapters.airflow.cluster import MINE
 from adapters.airflow.documents import pipeline_documents
-from adapters.base import Status, Target
+from adapters.base import Target
 from adapters.installation import Installation
-from bench.verify import verify
 from tests.conformance.airflow_only import Backfill, OpenLineage
-from tests.conformance.suite import Bench, Deployed, KindConformance, fault
+from tests.conformance.suite import Bench, Deployed, KindConformance, did_its_work, fault
 
 
 class TestAirflowOnKind(KindConformance):
@@ -48,9 +47,7 @@ class TestAirflowPodOperator(Deployed):
 
     def test_a_failed_step_is_tried_in_another_pod(self, bench: Bench) -> None:
         ran = bench.run("chain", steps=1, fibo=12, fault=fault("probe", "exception", 1))
-        assert ran.outcome.status is Status.SUCCEEDED, ran.outcome.reason
-        verdict = verify(ran.scenario("airflow", Target.KIND), ran.ledger, ran.timeline)
-        assert verdict.ok, verdict.problems
+        did_its_work(ran, "airflow", Target.KIND)
         assert ran.outputs("probe")["value"] == "144"
         assert [each.attempt for each in ran.timeline.attempts] == [1, 2]
         pods = [each["pod_name"] for each in ran.events("start")]
