@@ -15,7 +15,7 @@ conformance-local:
 harness:
 	mkdir -p .bench
 	.venv/bin/pytest -n 0 bench/suite/test_harness.py bench/suite/test_report_scale.py --benchmark-json .bench/harness-raw.json
-	NOTE='$(NOTE)' .venv/bin/python -m bench.harness .bench/harness-raw.json docs/results/harness.json
+	NOTE='$(NOTE)' .venv/bin/python -m bench.report.harness .bench/harness-raw.json docs/results/harness.json
 
 # The k8s target against a cluster of yours, where `bench cluster install --context CONTEXT --with prefect` was before.
 .PHONY: k8s-target

@@ -13,10 +13,13 @@ from rich.console import Console
 from rich.table import Table
 
 from adapters.base import Adapter, BenchError, Target
-from bench import choose_command, cluster_cli, doctor, results_cli
+from bench.commands import choose as choose_command
+from bench.commands import cluster as cluster_cli
+from bench.commands import doctor
+from bench.commands import results as results_cli
 from bench.errors import BadInput, run_cli
-from bench.records import RetryPolicy, Trigger
-from bench.store import PUBLISHED, default_folder, no_collection
+from bench.results.records import RetryPolicy, Trigger
+from bench.results.store import PUBLISHED, default_folder, no_collection
 
 app = typer.Typer(
     name="bench",
@@ -206,8 +209,9 @@ def run(
     ] = False,
 ) -> None:
     """Measure a workload on one or more orchestrators; store raw results, show where the time went."""
-    from bench import pilot, run_command
-    from bench.plan import Limits
+    from bench.commands import run as run_command
+    from bench.measure import pilot
+    from bench.measure.plan import Limits
 
     struck = _split(fault or []) or (("exception",) if lineage else ())
     run_command.run(
@@ -269,9 +273,10 @@ def report(
 
 def _rebuild(folder: Path, out: Path, readme: Path | None) -> None:
     """The records are gone when it returns: a search for garbage need not look at them."""
-    from bench import capabilities, harness, headline
-    from bench.records import Outline
-    from bench.report import RAW, build
+    from bench.report import capabilities, harness, headline
+    from bench.report.build import build
+    from bench.report.contents import RAW
+    from bench.results.records import Outline
 
     reading = results_cli.opened(folder, Outline)
     if reading.left_out and (out / RAW).resolve() == reading.path.resolve():
@@ -304,8 +309,8 @@ def compare(
 
     Exit codes: 0 compared, 1 the sets cannot be compared, 2 bad input, 4 compared without all that is stored.
     """
-    from bench import compare as comparing
-    from bench import drawing
+    from bench.analysis import compare as comparing
+    from bench.report import tables
 
     sets = []
     for folder in (first, second):
@@ -320,8 +325,8 @@ def compare(
         only = {"only_first": found.only_first, "only_second": found.only_second}
         typer.echo(json.dumps({"compared": rows, **only}, indent=1))
     else:
-        width = None if sys.stdout.isatty() else drawing.PLAIN_WIDTH
-        Console(highlight=False, width=width).print(drawing.comparison(found))
+        width = None if sys.stdout.isatty() else tables.PLAIN_WIDTH
+        Console(highlight=False, width=width).print(tables.comparison(found))
     results_cli.end(*sets)
 
 
@@ -384,7 +389,7 @@ def capabilities(
 
     `pytest tests/conformance --record-conformance DIR` stores the verdicts.
     """
-    from bench import capabilities as known
+    from bench.report import capabilities as known
 
     found = known.load(results or PUBLISHED)
     if not found:

@@ -11,13 +11,13 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from adapters.base import Target
-from bench import plan as planning
-from bench.breakdown import breakdown
-from bench.observe import Gauge
-from bench.records import RunRecord, Scenario
-from bench.runner import Runner
-from bench.store import PUBLISHED, Store
-from bench.verify import verify
+from bench.analysis.breakdown import breakdown
+from bench.analysis.verify import verify
+from bench.measure import plan as planning
+from bench.measure.observe import Gauge
+from bench.measure.runner import Runner
+from bench.results.records import RunRecord, Scenario
+from bench.results.store import PUBLISHED, Store
 from core.ledger import SCHEMA, HttpLedger, new_id
 
 SCENARIO = Scenario(

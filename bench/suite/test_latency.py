@@ -14,10 +14,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 import cluster
 from adapters.base import Target
-from bench import plan as planning
-from bench.records import RunRecord, Scenario
-from bench.runner import Runner
-from bench.store import Store
+from bench.measure import plan as planning
+from bench.measure.runner import Runner
+from bench.results.records import RunRecord, Scenario
+from bench.results.store import Store
 
 ROUNDS = int(os.environ.get("BENCH_ROUNDS", "3"))
 WARMUP = int(os.environ.get("BENCH_WARMUP", "1"))

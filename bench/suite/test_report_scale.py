@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from bench.records import canonical
-from bench.store import FILE, PUBLISHED
+from bench.results.records import canonical
+from bench.results.store import FILE, PUBLISHED
 
 RUNS = 10_000
 

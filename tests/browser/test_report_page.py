@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from bench.report import build
-from bench.store import Store
+from bench.report.build import build
+from bench.results.store import Store
 from cluster import host
 from tests.unit.made_records import made, scenario
 from tests.unit.test_lineage import asked, complete

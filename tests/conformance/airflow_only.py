@@ -11,7 +11,7 @@ from adapters.airflow.lineage import known
 from adapters.airflow.openlineage import OPENLINEAGE, events_of
 from adapters.base import BenchError, RunHandle, Status
 from adapters.lineage import QUESTIONS
-from bench import lineage
+from bench.lineage import questions
 from core.codedigest import code_digest
 from tests.conformance.suite import Bench, Deployed, did_its_work, fault
 from tests.unit.test_core_lineage import validate
@@ -78,9 +78,9 @@ class OpenLineage(Deployed):
             facets = [*each["run"]["facets"].values(), *each["job"]["facets"].values()]
             assert {facet["_producer"] for facet in facets} == {each["producer"]}
             assert "/providers-openlineage/" in each["producer"]
-        truth = lineage.truth(ran.ledger, ran.handle, code_digest())
+        truth = questions.truth(ran.ledger, ran.handle, code_digest())
         forget = bench.scene.forget
-        answers = lineage.asked(
+        answers = questions.asked(
             lambda: known(driver, ran.handle), lambda: forget(ran.handle.run_id), bench.scene.told, truth
         )
         verdicts = {each.question: each.verdict for each in answers}

@@ -8,8 +8,8 @@ import pytest
 
 import adapters
 import cluster
-from bench import capabilities
-from bench.environment import fingerprint
+from bench.measure.environment import fingerprint
+from bench.report import capabilities
 from tests.conformance.suite import FOUND, MUST_PASS, Conformance
 from tests.conftest import ALONE, BESIDE, LOCAL, after_the_cluster, needs_all, place_of
 from tests.unit.conftest import wait_for

@@ -29,10 +29,10 @@ from adapters.base import (
     Unsupported,
 )
 from adapters.workloads import PIPELINE, SWEEP
-from bench.observe import scene_of
-from bench.records import Scenario
-from bench.triggers import due_soon
-from bench.verify import verify
+from bench.analysis.verify import verify
+from bench.measure.observe import scene_of
+from bench.measure.triggers import due_soon
+from bench.results.records import Scenario
 from tests.conformance.overlap import BESIDE, watched
 from tests.conftest import one_at_a_time
 

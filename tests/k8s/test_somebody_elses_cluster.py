@@ -8,9 +8,9 @@ import pytest
 
 from adapters.base import Target
 from adapters.workloads import PIPELINE
-from bench.observe import ClusterScene
-from bench.records import RunRecord
-from bench.store import Store
+from bench.measure.observe import ClusterScene
+from bench.results.records import RunRecord
+from bench.results.store import Store
 
 
 def measured(folder: Path, *words: str) -> list[RunRecord]:

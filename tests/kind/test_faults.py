@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from adapters.base import Target
-from bench.observe import ClusterScene
-from bench.store import Store
+from bench.measure.observe import ClusterScene
+from bench.results.store import Store
 from tests.conformance.suite import Bench
 from tests.kind.test_run import BENCH
 

@@ -16,9 +16,9 @@ from kubernetes.client.exceptions import ApiException
 import cluster
 from adapters.base import Target
 from adapters.workloads import PIPELINE
-from bench.observe import ClusterScene
-from bench.records import RunRecord
-from bench.store import Store
+from bench.measure.observe import ClusterScene
+from bench.results.records import RunRecord
+from bench.results.store import Store
 
 pytestmark = [pytest.mark.kind, pytest.mark.usefixtures("cluster_is_up", "alone")]
 BENCH = [sys.executable, "-m", "bench"]

@@ -6,8 +6,8 @@ from typing import Any
 
 from adapters.base import Attempt, Timeline
 from adapters.workloads import Member, phases
-from bench.breakdown import breakdown
-from bench.records import (
+from bench.analysis.breakdown import breakdown
+from bench.results.records import (
     ClientClock,
     Environment,
     PodClock,

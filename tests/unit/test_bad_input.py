@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from adapters.base import BenchError
 from bench.cli import app
-from bench.records import ClientClock, RunRecord, canonical
-from bench.store import FILE, PUBLISHED, Store
+from bench.results.records import ClientClock, RunRecord, canonical
+from bench.results.store import FILE, PUBLISHED, Store
 from tests.unit.made_records import SECOND, made, scenario
 
 OF = scenario("argo", "chain", 3)

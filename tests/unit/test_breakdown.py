@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.workloads import PIPELINE, Member
-from bench.breakdown import CLOCK_READS, breakdown, passages
-from bench.records import Breakdown
+from bench.analysis.breakdown import CLOCK_READS, breakdown, passages
+from bench.results.records import Breakdown
 from tests.unit.made_records import EPOCH, SECOND, MadeRun, scenario
 
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from adapters.base import BenchError
-from bench import capabilities
-from bench.capabilities import CAPABILITIES, Conformance, Verdict
-from bench.records import Environment
+from bench.report import capabilities
+from bench.report.capabilities import CAPABILITIES, Conformance, Verdict
+from bench.results.records import Environment
 from tests.conformance.suite import MUST_PASS
 from tests.conformance.suite import Conformance as Suite
 

@@ -9,14 +9,14 @@ import pytest
 from typer.testing import CliRunner
 
 from adapters.lineage import QUESTIONS
-from bench.capabilities import Conformance, Verdict, save
-from bench.cells import cells, makespan
-from bench.choose import CRITERIA, Choice, Team, choose
+from bench.analysis.cells import cells, makespan
+from bench.choice.options import Figure, Option, figures_of
+from bench.choice.ranking import CRITERIA, Choice, Team, choose
 from bench.cli import app
 from bench.errors import BadInput
-from bench.options import Figure, Option, figures_of
-from bench.records import LineageAnswer, Resources, RunRecord, Strike, Usage, Window
-from bench.store import Store
+from bench.report.capabilities import Conformance, Verdict, save
+from bench.results.records import LineageAnswer, Resources, RunRecord, Strike, Usage, Window
+from bench.results.store import Store
 from tests.unit.made_records import EPOCH, SECOND, MadeRun, made, scenario
 
 FAST, SLOW = Option("argo", "default"), Option("dagster", "default")
@@ -134,6 +134,14 @@ def test_one_look_at_idle_servers_is_one_however_many_runs_come_after_it() -> No
     records = [made(scenario(), number, resources=look) for number in range(6)]
     memory = figures(records)["memory"]
     assert (memory.n, memory.known, len(memory.runs)) == (1, False, 1)
+
+
+def test_looks_beside_different_work_are_looks_at_the_same_servers() -> None:
+    one = made(scenario(), 0, resources=idle({"server": 0.5}))
+    other = made(scenario("argo", "chain", 10), 1, resources=idle({"server": 0.7}))
+    memory = figures([one, other])["memory"]
+    assert (memory.n, memory.known, memory.runs) == (2, True, (other.run_id, one.run_id))
+    assert memory.value == pytest.approx(0.6, rel=1e-6)
 
 
 def test_a_look_that_missed_a_server_is_no_figure() -> None:
@@ -381,8 +389,39 @@ def test_the_command_says_who_why_and_from_what(folder: Path) -> None:
     said = " ".join(done.output.split())
     assert "Argo default: the brackets of all others are below its own." in said
     assert "recovered exception: 2 of 3" in said
-    assert "Not ranked: airflow default: no stored figure of latency, retries, lineage, memory" in said
+    assert (
+        "Not ranked: airflow default: no stored figure that counts of latency, retries, lineage, memory"
+        in said
+    )
+    assert "What counts for retries: a chain of one step struck by each fault, retries equal." in said
+    assert "memory: the same for all that are ranked, so it decides nothing" in said
+    assert said.count("decides nothing") == 1
     assert "bench run -o airflow,pods --target kind -c default --n 6 --results" in said
+
+
+def test_what_is_known_of_an_option_that_is_not_ranked_is_said() -> None:
+    records = [r for r in stored() if r.scenario.orchestrator != "dagster" or r.scenario.fault != "sigkill"]
+    found = choose(records, [], Team())
+    assert found.unmeasured[SLOW] == ("retries",)
+    assert found.known[SLOW].keys() == {"latency", "lineage", "memory"}
+
+
+def test_a_criterion_by_which_all_are_worth_the_same_is_said_to_decide_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    floor = [made(scenario("pods"), number, 0.5) for number in range(6)]
+    for record in (*floor, *complete("argo", 1.0, 11), *complete("dagster", 6.0, 4)):
+        store.append(record)
+    said = " ".join(RUNNER.invoke(app, ["choose", "--results", str(tmp_path)]).output.split())
+    assert "retries: the same for all that are ranked, so it decides nothing" in said
+    assert "lineage: the same" not in said
+
+
+def test_where_nothing_of_kind_is_stored_the_target_is_what_is(tmp_path: Path) -> None:
+    Store(tmp_path).append(made(scenario("prefect", target="local"), 0))
+    given = ["choose", "--results", str(tmp_path), "--json"]
+    assert json.loads(RUNNER.invoke(app, given).stdout)["team"]["target"] == "local"
+    said = json.loads(RUNNER.invoke(app, [*given, "--target", "kind"]).stdout)
+    assert said["team"]["target"] == "kind"
 
 
 def test_its_json_names_the_runs_and_what_would_measure_the_rest(folder: Path, tmp_path: Path) -> None:

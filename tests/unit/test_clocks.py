@@ -8,8 +8,8 @@ import pytest
 from adapters.base import BenchError, Target
 from adapters.podspec import is_restricted
 from adapters.targets import ClusterTarget
-from bench import clocks
-from bench.clocks import _once, _pod
+from bench.measure import clocks
+from bench.measure.clocks import _once, _pod
 
 WHERE = ClusterTarget(Target.K8S, None, {"step": "step@sha256:0"}, {})  # type: ignore[arg-type]
 

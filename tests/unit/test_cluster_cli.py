@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 import cluster
-from bench import cluster_cli
+from bench.commands import cluster as cluster_cli
 from cluster import engine, pins
 from cluster.state import ClusterInfo
 

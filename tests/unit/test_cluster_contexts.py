@@ -20,11 +20,11 @@ from typer.testing import CliRunner
 from adapters.base import BenchError, Target, TargetUnreachable, Unsupported
 from adapters.kube import Kube
 from adapters.targets import ClusterTarget, connect
-from bench import cluster_cli
+from bench.commands import cluster as cluster_cli
+from bench.commands.run import Options, choose_target, scenarios
 from bench.errors import BadInput
-from bench.run_command import Options, choose_target, scenarios
-from bench.runner import Runner
-from bench.store import Store
+from bench.measure.runner import Runner
+from bench.results.store import Store
 from cluster import contexts, engine, installations, lifecycle, pins, services
 from cluster.contexts import DEFAULT_CLASS, PLATFORM, Installed
 from cluster.errors import ClusterError

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from adapters.base import BenchError
-from bench.cells import cells, floor_of
-from bench.compare import compare
-from bench.records import Environment, RunRecord
-from bench.store import Store
+from bench.analysis.cells import cells, floor_of
+from bench.analysis.compare import compare
+from bench.results.records import Environment, RunRecord
+from bench.results.store import Store
 from tests.unit.made_records import made, scenario
 
 

@@ -5,13 +5,15 @@ from typing import Any
 
 import pytest
 
-from bench import capabilities, cli, coverage
-from bench.capabilities import Conformance, Verdict
-from bench.cells import cells
-from bench.coverage import AT_ONCE, IDLE, STARTED
-from bench.records import Environment, Resources, RunRecord, Strike, Usage, Window
-from bench.report import ORCHESTRATORS, build, contents
-from bench.store import Store
+from bench import cli
+from bench.analysis.cells import ORCHESTRATORS, cells
+from bench.report import capabilities, coverage
+from bench.report.build import build
+from bench.report.capabilities import Conformance, Verdict
+from bench.report.contents import contents
+from bench.report.coverage import AT_ONCE, IDLE, STARTED
+from bench.results.records import Environment, Resources, RunRecord, Strike, Usage, Window
+from bench.results.store import Store
 from tests.unit.made_records import EPOCH, MadeRun, made, scenario
 from tests.unit.test_lineage import asked, complete
 from tests.unit.test_together import several

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import typer
 
-from bench import doctor
-from bench.doctor import GIB, Check, Verdict
+from bench.commands import doctor
+from bench.commands.doctor import GIB, Check, Verdict
 from cluster.pins import NODE_NAME
 
 
@@ -25,7 +25,7 @@ class Engine:
 
 
 def with_engine(monkeypatch: pytest.MonkeyPatch, found: Engine | None) -> None:
-    monkeypatch.setattr("bench.doctor.engine.client", lambda: found)
+    monkeypatch.setattr("bench.commands.doctor.engine.client", lambda: found)
 
 
 def test_other_containers_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,24 +47,24 @@ def test_a_missing_engine_is_a_failure_only_for_those_who_may_not_install_it(
 ) -> None:
     with_engine(monkeypatch, None)
     for root, verdict in ((True, "warn"), (False, "fail")):
-        monkeypatch.setattr("bench.doctor.host.is_root", lambda answer=root: answer)
+        monkeypatch.setattr("bench.commands.doctor.host.is_root", lambda answer=root: answer)
         check = doctor._docker()
         assert check.verdict == verdict
         assert "docker.io" in check.remedy
 
 
 def test_a_withheld_capability_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.doctor.host.grants_sys_resource", lambda: False)
+    monkeypatch.setattr("bench.commands.doctor.host.grants_sys_resource", lambda: False)
     assert doctor._capability().verdict == "warn"
-    monkeypatch.setattr("bench.doctor.host.grants_sys_resource", lambda: True)
+    monkeypatch.setattr("bench.commands.doctor.host.grants_sys_resource", lambda: True)
     assert doctor._capability().verdict == "ok"
 
 
 def test_a_small_machine_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     memory = SimpleNamespace(total=4 * GIB, available=GIB)
-    monkeypatch.setattr("bench.doctor.psutil.virtual_memory", lambda: memory)
+    monkeypatch.setattr("bench.commands.doctor.psutil.virtual_memory", lambda: memory)
     assert doctor._memory().verdict == "warn"
-    monkeypatch.setattr("bench.doctor.shutil.disk_usage", lambda _: SimpleNamespace(free=GIB))
+    monkeypatch.setattr("bench.commands.doctor.shutil.disk_usage", lambda _: SimpleNamespace(free=GIB))
     assert doctor._disk().verdict == "warn"
 
 

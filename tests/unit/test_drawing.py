@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console, RenderableType
 
 from adapters.workloads import Member
-from bench import drawing
-from bench.records import RunRecord
+from bench.report import numbers, tables, timeline
+from bench.results.records import RunRecord
 from tests.unit.made_records import SECOND, MadeRun, made, scenario
 
 
@@ -29,7 +29,7 @@ def bars(text: str) -> dict[str, str]:
 
 
 def test_every_step_has_a_row_and_every_kind_its_character() -> None:
-    text = plain(drawing.timeline(made(), 100))
+    text = plain(timeline.timeline(made(), 100))
     rows = bars(text)
     assert list(rows) == ["ingest", "preprocess", "train", "eval", "register", "promote", "monitor"]
     assert all("·" in row and "░" in row and "▒" in row and "█" in row for row in rows.values())
@@ -46,23 +46,23 @@ def test_rows_are_to_scale_and_follow_one_another() -> None:
     scale = (last - two["user_start_ns"]) / (one["user_end_ns"] - one["user_start_ns"])
     run.last_look, run.first_terminal = last, last + 1000
     run.makespan = run.first_terminal - run.submit
-    rows = bars(plain(drawing.timeline(run.record(), 120)))
+    rows = bars(plain(timeline.timeline(run.record(), 120)))
     assert rows["probe[1]"].count("█") == pytest.approx(scale * rows["probe[0]"].count("█"), rel=0.1)
     assert rows["probe[1]"].index("·") >= rows["probe[0]"].rindex("█")
 
 
 def test_a_column_shows_what_takes_up_most_of_it() -> None:
-    stretches = [drawing._Stretch(drawing.USER, 0.0, 0.9), drawing._Stretch(drawing.WAIT, 0.9, 2.0)]
-    assert drawing._bar(stretches, 2, 0.0, 2.0).plain == "█·"
-    assert drawing._bar(stretches[::-1], 2, 0.0, 2.0).plain == "█·"
-    short = [drawing._Stretch(drawing.WAIT, 0.0, 1.99), drawing._Stretch(drawing.USER, 1.99, 2.0)]
-    assert drawing._bar(short, 2, 0.0, 2.0).plain == "·█"
+    stretches = [timeline._Stretch(timeline.USER, 0.0, 0.9), timeline._Stretch(timeline.WAIT, 0.9, 2.0)]
+    assert timeline._bar(stretches, 2, 0.0, 2.0).plain == "█·"
+    assert timeline._bar(stretches[::-1], 2, 0.0, 2.0).plain == "█·"
+    short = [timeline._Stretch(timeline.WAIT, 0.0, 1.99), timeline._Stretch(timeline.USER, 1.99, 2.0)]
+    assert timeline._bar(short, 2, 0.0, 2.0).plain == "·█"
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_no_line_is_wider_than_asked_for(width: int) -> None:
     for workload, steps in (("pipeline", 7), ("fanout", 50)):
-        text = plain(drawing.timeline(made(scenario(workload=workload, steps=steps)), width), 400)
+        text = plain(timeline.timeline(made(scenario(workload=workload, steps=steps)), width), 400)
         rows = [line for line in text.splitlines() if re.search(r"[░▒█]", line) and "user time" not in line]
         assert len(rows) == steps
         assert max(map(len, rows)) <= max(width, 45)
@@ -74,7 +74,7 @@ def test_each_attempt_has_a_row_and_one_that_did_not_finish_is_marked() -> None:
     lost = run.add(Member("probe", 0), run.accepted, 1, event="failed", user_end_ns=None)
     end = run.add(Member("probe", 0), lost["wall_ns"] + SECOND, 2)["user_end_ns"]
     run.first_terminal = run.last_look = end
-    text = plain(drawing.timeline(run.record(), 100))
+    text = plain(timeline.timeline(run.record(), 100))
     rows = bars(text)
     assert list(rows) == ["probe[0] #1", "probe[0] #2"]
     assert "x" in rows["probe[0] #1"]
@@ -83,7 +83,7 @@ def test_each_attempt_has_a_row_and_one_that_did_not_finish_is_marked() -> None:
 
 
 def test_the_axis_counts_seconds() -> None:
-    text = plain(drawing.timeline(made(), 100)).splitlines()
+    text = plain(timeline.timeline(made(), 100)).splitlines()
     numbers = [float(n) for n in text[1].replace(" s", "").split()]
     assert numbers[0] == 0
     assert len({round(b - a, 6) for a, b in pairwise(numbers)}) == 1
@@ -94,7 +94,7 @@ def test_the_axis_counts_seconds() -> None:
     "record", [made(scenario("noop")), made(client=None, status="failed", reason="no answer")]
 )
 def test_a_run_without_steps_or_clocks_is_said_to_be_one(record: RunRecord) -> None:
-    text = plain(drawing.timeline(record, 100))
+    text = plain(timeline.timeline(record, 100))
     assert "no steps" in text or "no answer" in text
 
 
@@ -104,7 +104,7 @@ def test_the_summary_has_a_table_for_each_kind_of_step_and_sets_rows_against_the
         for number in range(6)
         for name, handoff in (("argo", 9.0), ("pods", 0.3), ("noop", 0))
     ]
-    text = plain(drawing.summary(records), 100)
+    text = plain(tables.summary(records), 100)
     assert "kind, one pod per step: chain-3" in text
     assert "kind, no steps: chain-3" in text
     lines = text.splitlines()
@@ -124,26 +124,26 @@ def test_the_summary_counts_failed_void_and_unsupported_runs() -> None:
         made(of, 3, status="void"),
         made(scenario("kfp", "sweep", 4), 0, status="unsupported", reason="no such thing", client=None),
     ]
-    text = plain(drawing.summary(records))
+    text = plain(tables.summary(records))
     assert re.search(r"argo +1 .* 2 +1 *$", text, re.MULTILINE)
     assert "unsupported: no such thing" in text
-    assert "no runs are stored" in plain(drawing.summary([]))
+    assert "no runs are stored" in plain(tables.summary([]))
 
 
 def test_a_breakdown_shows_bounds_errors_and_the_residual() -> None:
     run = MadeRun(scenario("argo", "chain", 1))
     run.makespan += 5 * SECOND
-    text = plain(drawing.breakdown_table([run.record()]))
+    text = plain(tables.breakdown_table([run.record()]))
     assert "kubernetes→ledger" in text
     assert "error of the record: residual: the parts add up to" in text
     assert "resolution explains ±" in text
     assert "overhead" not in text, "a single step's window has none"
-    assert "overhead" in plain(drawing.breakdown_table([made(scenario("argo", "chain", 2))]))
+    assert "overhead" in plain(tables.breakdown_table([made(scenario("argo", "chain", 2))]))
 
 
 def test_the_breakdown_of_several_runs_is_of_medians_with_shares() -> None:
     text = plain(
-        drawing.breakdown_table([made(scenario("argo", "chain", 3), i, handoff=20.0) for i in range(3)])
+        tables.breakdown_table([made(scenario("argo", "chain", 3), i, handoff=20.0) for i in range(3)])
     )
     assert "n=3" in text
     assert re.search(r"handoff │ +\S+ s │ +\d\d% │", text)
@@ -154,4 +154,4 @@ def test_the_breakdown_of_several_runs_is_of_medians_with_shares() -> None:
     [(0.0421, "0.042 s"), (-0.5, "-0.500 s"), (9.529, "9.53 s"), (70.94, "70.9 s"), (134.4, "134 s")],
 )
 def test_seconds_have_three_figures(value: float, text: str) -> None:
-    assert drawing.seconds(value) == text
+    assert numbers.seconds(value) == text

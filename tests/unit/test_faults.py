@@ -10,15 +10,16 @@ import pytest
 from adapters.base import BenchError, Target
 from adapters.noop import NoopAdapter
 from adapters.workloads import Member
-from bench import aftermath, faults
-from bench import plan as planning
+from bench.commands.run import Options, scenarios
 from bench.errors import BadInput
-from bench.headline import kept
-from bench.records import Pressure, RunRecord, Strike, Verification
-from bench.report import build, contents
-from bench.run_command import Options, scenarios
-from bench.runner import Runner
-from bench.store import Store
+from bench.faults import aftermath, inject
+from bench.measure import plan as planning
+from bench.measure.runner import Runner
+from bench.report.build import build
+from bench.report.contents import contents
+from bench.report.headline import kept
+from bench.results.records import Pressure, RunRecord, Strike, Verification
+from bench.results.store import Store
 from tests.unit.made_records import SECOND, MadeRun, made, scenario
 
 
@@ -111,7 +112,7 @@ def test_a_run_that_was_never_struck_says_nothing() -> None:
 def test_a_strike_from_outside_counts_from_when_it_was_sent() -> None:
     record = struck()
     ledger = tuple(event for event in record.ledger if event["event"] != "effect")
-    at = faults.struck_ns(record)
+    at = inject.struck_ns(record)
     assert at is not None
     outside = record.model_copy(
         update={"ledger": ledger, "strike": Strike(at_ns=at - SECOND, target="pod p")}
@@ -143,7 +144,7 @@ def test_a_strike_from_outside_counts_from_when_it_was_sent() -> None:
     ],
 )
 def test_what_the_pipeline_is_asked(fault: str, workload: str, asked: dict[str, Any]) -> None:
-    found = faults.parameters(scenario("argo", workload, 1, fault=fault))
+    found = inject.parameters(scenario("argo", workload, 1, fault=fault))
     texts = {name: str(value) for name, value in found.items()}
     assert {name: json.loads(v) if v[0] in "{0123456789" else v for name, v in texts.items()} == asked
 
@@ -165,19 +166,19 @@ class FakeScene:
 def test_the_pod_is_struck_once_and_only_when_its_step_is_at_work() -> None:
     scene = FakeScene()
     of = scenario("argo", "chain", 1, fault="pod-deleted")
-    with faults.injected(scene, of, "run-1") as injector:
+    with inject.injected(scene, of, "run-1") as injector:
         assert injector is not None
-        threading.Event().wait(3 * faults.LOOK_SECONDS)
+        threading.Event().wait(3 * inject.LOOK_SECONDS)
         assert scene.deleted == [] and injector.strike is None
         scene.started.set()
-        threading.Event().wait(4 * faults.LOOK_SECONDS)
+        threading.Event().wait(4 * inject.LOOK_SECONDS)
     assert scene.deleted == ["run-1-pod"]
     assert injector.strike is not None and injector.strike.target == "pod run-1-pod"
 
 
 def test_a_run_that_ends_before_it_is_struck_is_not_struck() -> None:
     scene = FakeScene()
-    with faults.injected(scene, scenario("argo", "chain", 1, fault="pod-deleted"), "run-1") as injector:
+    with inject.injected(scene, scenario("argo", "chain", 1, fault="pod-deleted"), "run-1") as injector:
         pass
     scene.started.set()
     assert injector is not None and injector.strike is None and scene.deleted == []
@@ -265,7 +266,7 @@ def test_a_row_of_a_busy_machine_is_marked_and_work_of_ours_is_named(tmp_path: P
     assert "; " in (said := kept(calm)) and ", busy" not in said and ", busy" in kept(records)
     (bare,) = contents([struck()])["retries"][0]["rows"]
     assert (bare["pressure"], bare["steal"], bare["busy"]) == (None, None, False)
-    assert f"works {faults.WORK_SECONDS} s" in faults.FAULTS["pod-deleted"].title
+    assert f"works {inject.WORK_SECONDS} s" in inject.FAULTS["pod-deleted"].title
 
 
 def test_records_without_a_fault_keep_the_seal_they_were_stored_with() -> None:

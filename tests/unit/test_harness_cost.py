@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from adapters.base import BenchError
-from bench import harness
-from bench.cells import cells
-from bench.report import build
+from bench.analysis.cells import cells
+from bench.report import harness
+from bench.report.build import build
 from tests.unit.made_records import made, scenario
 
 ROOT = Path(__file__).parents[2]
@@ -92,7 +92,7 @@ def test_the_stored_file_is_read_from_beside_the_results(tmp_path: Path) -> None
     assert harness.load(tmp_path) is None
     raw = tmp_path / "raw.json"
     raw.write_text(json.dumps(body(timed("test_gauge", 0.001))))
-    words = [sys.executable, "-m", "bench.harness", str(raw), str(tmp_path / harness.FILE)]
+    words = [sys.executable, "-m", "bench.report.harness", str(raw), str(tmp_path / harness.FILE)]
     subprocess.run(words, cwd=ROOT, check=True, capture_output=True)
     found = harness.load(tmp_path)
     assert found == harness.compact([body(timed("test_gauge", 0.001))])

@@ -1,14 +1,15 @@
 """The README's tables: one work and one policy in a cell, one environment in a table, what is newest."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from bench import headline
-from bench.cells import cells, makespan
-from bench.records import Environment, RunRecord, Scenario
-from bench.report import contents
-from bench.statistics import median
+from bench.analysis.cells import cells, makespan
+from bench.analysis.statistics import median
+from bench.report import headline
+from bench.report.contents import contents
+from bench.results.records import Environment, Resources, RunRecord, Scenario, Usage, Window
 from tests.unit.made_records import MadeRun, made, scenario
 
 NEW, OLD = "sha256:new", "sha256:old"
@@ -62,7 +63,7 @@ def tables(text: str) -> list[list[str]]:
 
 def test_the_machine_and_what_is_not_measured_stand_beside_the_tables() -> None:
     records = in_code(scenario("argo"), NEW, 25)
-    assert headline.machines(records) == "All of it on one machine each time: 2 cores (made up), ? GiB."
+    assert headline.machines(records) == "Every run was on a single machine: 2 cores (made up), ? GiB."
     assert headline.machines([]) == ""
     lacking = headline.unmeasured(records, []).splitlines()
     assert lacking[0] == "**Not measured yet**"
@@ -113,10 +114,10 @@ def test_targets_have_fault_tables_of_their_own() -> None:
 
 def test_first_runs_after_a_switch_are_marked_where_there_are_no_others() -> None:
     records = [made(number=n, cold=n < 2) for n in range(3)]
-    assert "| argo | default | 1 |" in headline.table(records), "where there are others, those alone"
+    assert "| argo | default | — | 1 |" in headline.table(records), "where there are others, those alone"
     cold = [made(number=n, cold=True) for n in range(3)]
-    assert "| argo | default | 3 (3) |" in headline.table(cold)
-    assert "| argo | default | 3 |" in headline.table([made(number=n) for n in range(3)])
+    assert "| argo | default | — | 3 (3) |" in headline.table(cold)
+    assert "| argo | default | — | 3 |" in headline.table([made(number=n) for n in range(3)])
 
 
 def test_rows_of_other_code_are_below_with_the_floor_of_their_own() -> None:
@@ -132,16 +133,16 @@ def test_rows_of_other_code_are_below_with_the_floor_of_their_own() -> None:
         for record in in_code(of, NEW, 25, range(10, 12), handoff=handoff)
     ]
     newest, older = tables(headline.table([*old, *new]))
-    assert [row.split(" | ")[:3] for row in newest[2:]] == [
-        ["| argo", "default", "2"],
-        ["| pods (floor)", "default", "2"],
+    assert [row.split(" | ")[:4] for row in newest[2:]] == [
+        ["| argo", "default", "—", "2"],
+        ["| pods (floor)", "default", "—", "2"],
     ]
-    assert [row.split(" | ")[:3] for row in older[2:]] == [
-        ["| kfp", "default", "3"],
-        ["| pods (floor)", "default", "3"],
+    assert [row.split(" | ")[:4] for row in older[2:]] == [
+        ["| kfp", "default", "—", "3"],
+        ["| pods (floor)", "default", "—", "3"],
     ]
     assert "(2026-11-25)" in newest[0]
-    assert "(older, 2026-11-20; other code, perhaps another machine: set it against its own floor" in older[0]
+    assert "(older, 2026-11-20; other code, perhaps another machine: compare with the floor" in older[0]
     of_kfp, of_pods = (
         [makespan(r) or 0 for r in old if r.scenario.orchestrator == name] for name in ("kfp", "pods")
     )
@@ -154,7 +155,7 @@ def test_rows_without_a_code_have_the_floor_without_one() -> None:
     old = [r for name in ("kfp", "pods") for r in in_code(scenario(name), None, 20)]
     new = [r for name in ("argo", "pods") for r in in_code(scenario(name), NEW, 25, range(10, 12))]
     newest, older = tables(headline.table([*old, *new]))
-    assert [row.split(" | ")[2] for row in (*newest[2:], *older[2:])] == ["2", "2", "3", "3"]
+    assert [row.split(" | ")[3] for row in (*newest[2:], *older[2:])] == ["2", "2", "3", "3"]
     assert " at 50% |" in newest[2].split(" | ")[-1] and " at 75% |" in older[2].split(" | ")[-1]
 
 
@@ -182,11 +183,48 @@ def test_old_rows_keep_their_code_elsewhere_or_nowhere(informational: dict[str, 
 def test_a_scenario_measured_again_is_shown_once_and_floors_alone_are_no_table() -> None:
     again = [*in_code(scenario("argo"), OLD, 20), *in_code(scenario("argo"), NEW, 25, range(5, 7))]
     ((_, _, row),) = tables(headline.table(again))
-    assert row.startswith("| argo | default | 2 |")
+    assert row.startswith("| argo | default | — | 2 |")
     ((_, _, row),) = tables(
         headline.table([*in_code(scenario("argo"), OLD, 20), *in_code(scenario("pods"), NEW, 25)])
     )
-    assert row.startswith("| argo | default | 3 |")
+    assert row.startswith("| argo | default | — | 3 |")
+
+
+def watched(
+    of: Scenario, number: int, mebibytes: Sequence[float], code: str = NEW, day: int = 25
+) -> RunRecord:
+    """A run after a look at idle servers, and at a database that is not counted."""
+    sizes = {**{f"server-{at}": size for at, size in enumerate(mebibytes)}, "store": 999.0}
+    parts = tuple(
+        Usage(
+            component=name,
+            role="database" if name == "store" else "api",
+            cpu_seconds=0.6,
+            seconds=60,
+            memory_bytes=int(size * 2**20),
+        )
+        for name, size in sizes.items()
+    )
+    (run,) = in_code(
+        of, code, day, range(number, number + 1), resources=Resources(idle=Window(seconds=60, parts=parts))
+    )
+    return run
+
+
+def test_what_servers_hold_idle_is_over_all_work_and_each_is_shown_where_it_was_seen_last() -> None:
+    chain = scenario("argo", "chain", 10)
+    text = headline.upkept(
+        [
+            watched(scenario("argo"), 0, (100, 50)),
+            watched(chain, 1, (120, 50)),
+            watched(scenario("argo", "chain", 1), 2, (900, 50), OLD, 20),
+            watched(scenario("airflow"), 3, (700,), OLD, 20),
+        ]
+    )
+    newest, older = tables(text)
+    assert newest[2:] == ["| argo | 2 | 160 | 0.020 |"]
+    assert older[2:] == ["| airflow | 1 | 700 | 0.010 |"]
+    assert headline.upkept(in_code(scenario("argo"), NEW, 25)) == ""
 
 
 def test_faults_and_starts_of_other_code_are_tables_of_their_own() -> None:

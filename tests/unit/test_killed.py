@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from adapters.base import Target
-from bench import plan as planning
-from bench.plan import Plan
-from bench.records import RunRecord, Scenario
-from bench.runner import Runner
-from bench.store import Store
+from bench.measure import plan as planning
+from bench.measure.plan import Plan
+from bench.measure.runner import Runner
+from bench.results.records import RunRecord, Scenario
+from bench.results.store import Store
 
 SCENARIOS = [
     Scenario(

@@ -17,10 +17,12 @@ from adapters.kfp import lineage as kfp
 from adapters.lineage import QUESTIONS, Answer, Kept, Known, answer, reader
 from adapters.prefect import lineage as prefect
 from adapters.prefect.variants import KEYS
-from bench import headline, lineage
-from bench.records import RunRecord
-from bench.report import build, contents
-from bench.store import Store
+from bench.lineage import questions
+from bench.report import headline
+from bench.report.build import build
+from bench.report.contents import contents
+from bench.results.records import RunRecord
+from bench.results.store import Store
 from tests.unit.made_records import MadeRun, made, scenario
 
 HANDLE = RunHandle(run_id="run-1", native_id="ns/run-1", submit_ns=1, accepted_ns=2)
@@ -73,12 +75,12 @@ def complete() -> Known:
     )
 
 
-TRUTH = lineage.truth(ledger(), HANDLE, "code of this machine")
+TRUTH = questions.truth(ledger(), HANDLE, "code of this machine")
 
 
 def verdicts(known: Known, after: Known | None = None) -> dict[str, str]:
     stores = iter([known, after or known])
-    found = lineage.asked(lambda: next(stores), lambda: None, lambda text: text, TRUTH)
+    found = questions.asked(lambda: next(stores), lambda: None, lambda text: text, TRUTH)
     return {each.question: each.verdict for each in found}
 
 
@@ -135,8 +137,8 @@ def test_a_promotion_is_dated_by_another_clock_within_seconds() -> None:
         )
         return known.model_copy(update={"attempts": attempts})
 
-    assert verdicts(at(6 + lineage.SINCE_SECONDS - 1))["serving"] == "answered"
-    assert verdicts(at(6 + lineage.SINCE_SECONDS + 1))["serving"] == "wrong"
+    assert verdicts(at(6 + questions.SINCE_SECONDS - 1))["serving"] == "answered"
+    assert verdicts(at(6 + questions.SINCE_SECONDS + 1))["serving"] == "wrong"
 
 
 def test_what_goes_with_the_objects_is_not_durable() -> None:
@@ -156,10 +158,10 @@ def test_what_two_questions_call_alike_is_not_mixed_up() -> None:
     for row in rows:
         if row["event"] == "start":
             row["data"]["config"]["dataset_uri"] = "data://asked-for"
-    truth = lineage.truth(rows, HANDLE, "code of this machine")
+    truth = questions.truth(rows, HANDLE, "code of this machine")
 
     def durable(known: Known) -> str:
-        found = lineage.asked(lambda: known, lambda: None, lambda text: text, truth)
+        found = questions.asked(lambda: known, lambda: None, lambda text: text, truth)
         return next(each.verdict for each in found if each.question == "durable")
 
     assert durable(elsewhere) == "answered"
@@ -283,7 +285,7 @@ def test_a_metric_may_be_rounded_to_six_decimals_and_no_further() -> None:
     def verdict(text: str) -> str:
         found = Answer(question="metrics", facts={"score": text})
         known = Known(source="a store", query="q")
-        return lineage.score(found, {"score": "0.310144426936"}, known).verdict
+        return questions.score(found, {"score": "0.310144426936"}, known).verdict
 
     assert (verdict("0.310144"), verdict("0.31014")) == ("answered", "wrong")
 
@@ -487,7 +489,7 @@ def test_an_edge_to_an_asset_that_was_made_twice_is_not_guessed() -> None:
 def asked(number: int, known: Known) -> RunRecord:
     stores = iter([known, known])
     record = MadeRun(scenario("argo", fault="exception"), seed=number).record()
-    answers = lineage.asked(lambda: next(stores), lambda: None, lambda text: text, TRUTH)
+    answers = questions.asked(lambda: next(stores), lambda: None, lambda text: text, TRUTH)
     return record.model_copy(update={"lineage": answers, "breakdown": None})
 
 

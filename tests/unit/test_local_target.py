@@ -20,7 +20,7 @@ from adapters.local.postgres import Postgres
 from adapters.local.processes import MARK, Servers, leftovers, sweep
 from adapters.local.state import LocalState, check_layout, exclusive
 from adapters.locks import StateBusy
-from bench.observe import without_paths
+from bench.measure.observe import without_paths
 from tests.unit.conftest import ROOT, wait_for
 
 SLEEP = [sys.executable, "-c", "import time; print('up', flush=True); time.sleep(600)"]

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 
-from bench.cells import PART_ORDER
-from bench.drawing import seconds
-from bench.page import COLOURS, bars, contrast
-from bench.report import build, contents
+from bench.analysis.cells import PART_ORDER
+from bench.report.build import build
+from bench.report.contents import contents
+from bench.report.numbers import seconds
+from bench.report.page import COLOURS, bars, contrast
 from tests.unit.made_records import made, scenario
 
-STYLE = Path(__file__).parents[2] / "bench" / "templates" / "report.html.j2"
+STYLE = Path(__file__).parents[2] / "bench" / "report" / "templates" / "report.html.j2"
 BACKS = re.findall(r"--back: (#[0-9a-f]{6})", STYLE.read_text(encoding="utf-8"))
 
 

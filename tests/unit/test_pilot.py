@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from bench import pilot
-from bench import plan as planning
+from bench.analysis.statistics import median, median_estimate
 from bench.cli import app
 from bench.errors import BadInput
-from bench.statistics import median, median_estimate
-from bench.store import Store
+from bench.measure import pilot
+from bench.measure import plan as planning
+from bench.results.store import Store
 
 
 @pytest.mark.parametrize(("text", "value"), [("5%", 0.05), ("0.1", 0.1), ("12.5%", 0.125)])

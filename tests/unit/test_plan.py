@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from adapters.base import Target
-from bench import plan as planning
-from bench.drawing import duration
+from bench.commands.run import Options, run, scenarios, told, within_budget
 from bench.errors import BadInput
-from bench.plan import Expectation, Limits
-from bench.run_command import Options, run, scenarios, told, within_budget
-from bench.store import Store
+from bench.measure import plan as planning
+from bench.measure.plan import Expectation, Limits
+from bench.report.numbers import duration
+from bench.results.store import Store
 from tests.unit.made_records import made, scenario
 
 

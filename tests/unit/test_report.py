@@ -13,11 +13,15 @@ from typing import Any
 import pytest
 
 from adapters.base import BenchError
-from bench import harness, headline, published, upkeep
-from bench.cells import makespan
-from bench.curves import LINE, TOP, _spread, ticks
-from bench.drawing import seconds
-from bench.records import (
+from bench.analysis import upkeep
+from bench.analysis.cells import makespan
+from bench.analysis.statistics import median
+from bench.report import harness, headline, published
+from bench.report.build import build
+from bench.report.contents import contents
+from bench.report.curves import LINE, TOP, _spread, ticks
+from bench.report.numbers import seconds
+from bench.results.records import (
     Companion,
     Environment,
     Pressure,
@@ -29,8 +33,6 @@ from bench.records import (
     Verification,
     Window,
 )
-from bench.report import build, contents
-from bench.statistics import median
 from tests.unit.made_records import MadeRun, made, scenario
 from tests.unit.test_faults import struck
 
@@ -74,8 +76,8 @@ def test_the_same_records_give_the_same_bytes_in_any_order_zone_and_hash_seed(tm
     raw = tmp_path / "in.jsonl"
     raw.write_text("".join(r.model_dump_json() + "\n" for r in records))
     code = (
-        "import sys, pathlib; from bench import harness; from bench.report import build;"
-        "from bench.records import RunRecord;"
+        "import sys, pathlib; from bench.report import harness; from bench.report.build import build;"
+        "from bench.results.records import RunRecord;"
         "lines = pathlib.Path(sys.argv[1]).read_text().splitlines();"
         "import random; random.Random(int(sys.argv[3])).shuffle(lines);"
         "records = [RunRecord.model_validate_json(line) for line in lines];"
@@ -845,7 +847,10 @@ def test_a_difference_of_a_a_that_so_many_rows_cannot_tell_is_not_called_none() 
 def test_what_the_same_twice_says_of_other_differences_stands_first(tmp_path: Path) -> None:
     first = planned("one", range(5), 9.0)
     text = written([*first, *planned("two", range(10, 15), 9.0)], tmp_path / "alike")
-    assert "Of 1 scenario measured twice under the same conditions (A/A) none came out different" in text
+    assert "Of 1 scenario measured twice under the same conditions (A/A) none came out different." in text
+    assert "The median that moved most is that of kind/argo/pipeline-7/default, by " in text
+    few = [*planned("one", range(3), 9.0), *planned("two", range(10, 13), 4.0)]
+    assert "none came out different, but 1 had too few runs to be tested." in written(few, tmp_path / "few")
     text = written([*first, *planned("two", range(10, 15), 4.0)], tmp_path / "apart")
     assert "came out different: kind/argo/pipeline-7/default by -" in text
     assert "No orchestrator is among them" not in text

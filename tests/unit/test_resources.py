@@ -14,13 +14,22 @@ from adapters.kube import Kube
 from adapters.local.processes import Servers
 from adapters.noop import NoopAdapter
 from adapters.runtimes import NothingToInstall
-from bench import plan as planning
-from bench import resources
-from bench.observe import EmptyScene
-from bench.records import Scenario
-from bench.resources import Look, Reading, between, counted, of_cluster, of_servers, pods_usage, watched
-from bench.runner import Runner
-from bench.store import Store
+from bench.measure import plan as planning
+from bench.measure import resources
+from bench.measure.observe import EmptyScene
+from bench.measure.resources import (
+    Look,
+    Reading,
+    between,
+    counted,
+    of_cluster,
+    of_servers,
+    pods_usage,
+    watched,
+)
+from bench.measure.runner import Runner
+from bench.results.records import Scenario
+from bench.results.store import Store
 
 SERVER = Component(name="server", namespace="", selector="server", role="scheduler")
 

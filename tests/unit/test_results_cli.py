@@ -11,12 +11,12 @@ import jsonschema
 import polars
 import pytest
 
-from bench import schema
-from bench.store import Store
+from bench.results import schema
+from bench.results.store import Store
 from tests.unit.made_records import made, scenario, small
 
 ROOT = Path(__file__).parents[2]
-PROGRAM = "from bench.errors import run_cli; from bench.results_cli import app; run_cli(app)"
+PROGRAM = "from bench.errors import run_cli; from bench.commands.results import app; run_cli(app)"
 
 
 def results(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -204,7 +204,7 @@ def test_the_comparison_in_the_docs_is_what_the_commands_print(tmp_path: Path) -
 def test_exported_statistics_are_those_of_pytest_benchmark_itself(n: int) -> None:
     from pytest_benchmark.stats import Stats
 
-    from bench.export import as_pytest_benchmark
+    from bench.report.export import as_pytest_benchmark
 
     records = [made(scenario("argo", "chain", 3), number) for number in range(n)]
     theirs = Stats()
@@ -230,7 +230,7 @@ def test_every_stored_record_is_valid_by_the_published_schema(folder: Path) -> N
 
 
 def test_the_published_schema_is_that_of_the_types() -> None:
-    """To publish a change: bench results schema > bench/schema/run-record-1.schema.json"""
+    """To publish a change: bench results schema > bench/results/schema/run-record-1.schema.json"""
     assert schema.PATH.read_text(encoding="utf-8") == schema.text()
     assert results("schema").stdout == schema.text()
 

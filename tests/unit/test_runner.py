@@ -21,14 +21,14 @@ from adapters.base import (
 from adapters.locks import StateBusy
 from adapters.noop import NoopAdapter, NoopDriver
 from adapters.runtimes import NothingToInstall
-from bench import plan as planning
-from bench.cells import cells
-from bench.observe import EmptyScene, Gauge
-from bench.plan import Limits
-from bench.records import Pressure, RunRecord, Scenario, Verification
-from bench.resources import Look, Reading
-from bench.runner import Progress, Runner
-from bench.store import Store
+from bench.analysis.cells import cells
+from bench.measure import plan as planning
+from bench.measure.observe import EmptyScene, Gauge
+from bench.measure.plan import Limits
+from bench.measure.resources import Look, Reading
+from bench.measure.runner import Progress, Runner
+from bench.results.records import Pressure, RunRecord, Scenario, Verification
+from bench.results.store import Store
 
 
 class Broken(NothingToInstall):
@@ -123,7 +123,7 @@ def test_what_cannot_be_deployed_is_recorded_once_and_the_others_go_on(tmp_path:
 @pytest.fixture
 def believed(monkeypatch: pytest.MonkeyPatch) -> None:
     """What these made-up orchestrators say of a run is not held against a ledger, which they have not."""
-    monkeypatch.setattr("bench.runner.verify", lambda *_: Verification(ok=True))
+    monkeypatch.setattr("bench.measure.runner.verify", lambda *_: Verification(ok=True))
 
 
 @pytest.mark.usefixtures("believed")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from bench.statistics import (
+from bench.analysis.statistics import (
     EXACT_LIMIT,
     RESAMPLES,
     SEED,
@@ -141,7 +141,7 @@ def test_bootstrap_over_blocks_is_wider_where_blocks_differ() -> None:
 
 
 def test_bootstrap_covers_the_median_at_about_its_level(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.statistics.RESAMPLES", 499)
+    monkeypatch.setattr("bench.analysis.statistics.RESAMPLES", 499)
     rng = np.random.default_rng(11)
     hits = 0
     for seed in range(200):
@@ -215,7 +215,7 @@ def test_the_smallest_p_is_that_of_the_same_values_set_apart(
     limit: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With ties and without, by all arrangements and by those drawn."""
-    monkeypatch.setattr("bench.statistics.EXACT_LIMIT", limit)
+    monkeypatch.setattr("bench.analysis.statistics.EXACT_LIMIT", limit)
     for values in ([*range(11)], [1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4], [1] * 9 + [2] * 2):
         mixed, apart = values[::2] + values[1::2], sorted(values)
         found = difference(mixed[:5], mixed[5:])
@@ -266,8 +266,8 @@ def test_false_positives_stay_at_their_level() -> None:
 
 @pytest.mark.parametrize("n", [5, 12, 120])
 def test_the_shift_interval_covers(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bench.statistics.RESAMPLES", 9)
-    monkeypatch.setattr("bench.statistics.EXACT_LIMIT", 0)
+    monkeypatch.setattr("bench.analysis.statistics.RESAMPLES", 9)
+    monkeypatch.setattr("bench.analysis.statistics.EXACT_LIMIT", 0)
     rng = np.random.default_rng(n)
     rounds = 100 if n > 100 else 300
     hits = 0

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from adapters.base import BenchError
-from bench.cells import is_measured
-from bench.records import Outline, RunRecord, canonical
-from bench.store import Reading, Store, by_run_id, default_folder, verify
+from bench.analysis.cells import is_measured
+from bench.results.records import Outline, RunRecord, canonical
+from bench.results.store import Reading, Store, by_run_id, default_folder, verify
 from tests.unit.made_records import EPOCH, SECOND, made, scenario, small
 
 
@@ -183,7 +183,7 @@ def test_verify_finds_doubled_samples_and_torn_tails(tmp_path: Path) -> None:
 def test_a_second_run_on_the_folder_is_refused_by_the_pid_that_holds_it(tmp_path: Path) -> None:
     code = """
 import pathlib, sys
-from bench.store import Store
+from bench.results.store import Store
 with Store.locked(pathlib.Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
@@ -220,9 +220,9 @@ def test_a_full_disk_leaves_no_part_of_a_line(
     def fsync(handle: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("bench.store.os.write", write)
+    monkeypatch.setattr("bench.results.store.os.write", write)
     if wrote is None:
-        monkeypatch.setattr("bench.store.os.fsync", fsync)
+        monkeypatch.setattr("bench.results.store.os.fsync", fsync)
     with pytest.raises(BenchError, match="No space left") as caught:
         store.append(small("run-9", 9))
     assert "2 records" in caught.value.kept
@@ -240,7 +240,7 @@ import pathlib, resource, signal, sys
 sys.path.insert(0, sys.argv[2])
 from tests.unit.made_records import small
 from adapters.base import BenchError
-from bench.store import Store
+from bench.results.store import Store
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 store = Store(pathlib.Path(sys.argv[1]))
 store.append(small("run-0", 0))
@@ -413,7 +413,7 @@ def test_lines_are_those_that_were_sealed_and_canonical_where_they_are_not(tmp_p
 def test_a_line_longer_than_a_block_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     records = filled(tmp_path, 5).records()
     for size in (1, 7, 1000):
-        monkeypatch.setattr("bench.store.BLOCK", size)
+        monkeypatch.setattr("bench.results.store.BLOCK", size)
         assert Store(tmp_path).records() == Reading(tmp_path).records == records
 
 

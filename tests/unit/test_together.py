@@ -7,14 +7,16 @@ import pytest
 
 from adapters.base import BenchError, RunHandle, RunRequest, Target
 from adapters.noop import NoopAdapter, NoopDriver
-from bench import plan as planning
-from bench.plan import Started
-from bench.records import RunRecord, Scenario, Verification
-from bench.report import contents
-from bench.run_command import Options, scenarios
-from bench.runner import Runner
-from bench.store import Store
-from bench.together import as_one, members
+from bench.commands.run import Options, scenarios
+from bench.measure import plan as planning
+from bench.measure.plan import Started
+from bench.measure.runner import Runner
+from bench.measure.together import as_one, members
+from bench.report import headline
+from bench.report.contents import contents
+from bench.report.numbers import seconds
+from bench.results.records import RunRecord, Scenario, Verification
+from bench.results.store import Store
 from tests.unit.made_records import MadeRun, scenario
 from tests.unit.test_cli import bench
 
@@ -151,6 +153,26 @@ def test_the_report_sets_them_beside_one_alone_and_in_no_other_table() -> None:
     assert row["times_alone"] == row["together"]["value"] / row["alone"]["value"]
     assert row["per_minute"] == pytest.approx(240 / row["together"]["value"])
     assert [r["n"] for table in content["tables"] for r in table["rows"]] == [3]
+
+
+def test_samples_in_which_not_all_succeeded_are_rows_too_and_say_how_many_did() -> None:
+    def lost(record: RunRecord, count: int) -> RunRecord:
+        together = tuple(
+            c.model_copy(update={"status": "timeout"}) if number < count else c
+            for number, c in enumerate(record.together)
+        )
+        return record.model_copy(update={"status": "timeout", "together": together})
+
+    alone = [MadeRun(scenario("argo", "chain", 1), seed=90 + n).record(sample={"index": n}) for n in range(3)]
+    records = [*alone, several(4, 0), lost(several(16, 1), 16), lost(several(16, 2), 9)]
+    four, sixteen = contents(records)["concurrent"]
+    assert (four["n"], four["failed"], four["ended"]) == (1, 0, [])
+    assert (sixteen["n"], sixteen["failed"], sixteen["ended"], sixteen["together"]) == (0, 2, [0, 7], None)
+    whole = f"{seconds(four['together']['value'])} (n = 1)"
+    first = f"{seconds(four['alone']['value'])} (n = 3)"
+    row = f"| argo | pod | {first} | {whole} | 0 of 16 succeeded; 7 of 16 succeeded |"
+    assert row in headline.at_once(records)
+    assert headline.at_once(alone) == ""
 
 
 @pytest.mark.parametrize("words", [["0"], ["many"], ["1,65"], [""]])

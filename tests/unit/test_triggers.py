@@ -7,16 +7,17 @@ import pytest
 
 from adapters.base import BenchError, RunHandle, RunRequest, Target
 from adapters.noop import NoopAdapter, NoopDriver
-from bench import plan as planning
-from bench import starts, triggers
-from bench.cells import cells
-from bench.export import as_csv
-from bench.headline import kept
-from bench.records import RunRecord
-from bench.report import contents
-from bench.run_command import Options, scenarios
-from bench.runner import Runner
-from bench.store import Store
+from bench.analysis import starts
+from bench.analysis.cells import cells
+from bench.commands.run import Options, scenarios
+from bench.measure import plan as planning
+from bench.measure import triggers
+from bench.measure.runner import Runner
+from bench.report.contents import contents
+from bench.report.export import as_csv
+from bench.report.headline import kept
+from bench.results.records import RunRecord
+from bench.results.store import Store
 from tests.unit.made_records import MadeRun, scenario
 from tests.unit.test_cli import bench
 

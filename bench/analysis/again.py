@@ -1,0 +1,112 @@
+"""A/A: the same scenario under two plans, deployed anew for each: what differs is not the orchestrator's doing."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bench.analysis.cells import CONTROLS, Cell, comparable, makespan
+from bench.analysis.statistics import difference, judge_rows, median_estimate
+
+FEWEST = 3
+"""Runs of one plan that are worth a comparison."""
+UNSURE = "cannot tell"
+SAME = ("no difference", UNSURE)
+"""How a verdict begins that tells no two apart."""
+
+
+@dataclass(frozen=True)
+class _Planned:
+    """What one plan measured of a cell."""
+
+    cell: Cell
+    plan: str
+    began: str
+    seconds: list[float]
+
+
+def rows(found: Sequence[Cell]) -> list[dict[str, Any]]:
+    """The first plan of each scenario against each later one of the same environment and code of the steps.
+
+    p is Holm-adjusted over all of them. Where environment or code differ it is no A/A: such a row names the facts
+    that do, once for each further environment, and has no difference.
+    """
+    scenarios: dict[tuple[object, ...], list[_Planned]] = {}
+    for cell in found:
+        if cell.key.orchestrator != "noop":
+            name = (cell.key.orchestrator, cell.key.configuration, cell.key.task, *cell.key.work)
+            scenarios.setdefault(name, []).extend(_plans(cell))
+    made = [row for members in scenarios.values() for row in _of_scenario(members)]
+    judge_rows(made)
+    return made
+
+
+def said(made: Sequence[dict[str, Any]]) -> str:
+    """What the A/A pairs of `rows` say of the differences between other rows, in a sentence or two."""
+    compared = [row for row in made if row["difference"]]
+    if not compared:
+        return "No scenario was measured twice under the same conditions (A/A): how far chance alone goes is not known."
+    text = f"Of {len(compared)} scenario{'s' * (len(compared) > 1)} measured twice under the same conditions (A/A) "
+    apart = [row for row in compared if not row["difference"]["verdict"].startswith(SAME)]
+    unsure = sum(row["difference"]["verdict"].startswith(UNSURE) for row in compared)
+    if apart:
+        shifts = ", ".join(f"{row['scenario']} by {_moved(row):+.0%}" for row in apart)
+        text += f"these came out different: {shifts}."
+    else:
+        text += "none came out different"
+        text += f", but {unsure} had too few runs to be tested." if unsure else "."
+    most = max(compared, key=lambda row: abs(_moved(row)))
+    text += (
+        f" The median that moved most is that of {most['scenario']}, by {_moved(most):+.0%}: between runs of different "
+        "days, a difference no larger than that may be the machine's."
+    )
+    measured = {row["scenario"].split("/")[1] for row in compared}
+    return text if measured - set(CONTROLS) else f"{text} No orchestrator is among them yet."
+
+
+def _moved(row: dict[str, Any]) -> float:
+    """How far the second median is from the first, as a share of that."""
+    return float(row["second"]["value"] / row["first"]["value"] - 1)
+
+
+def _plans(cell: Cell) -> list[_Planned]:
+    plans: dict[str, list[tuple[str, float]]] = {}
+    for record in sorted(cell.measured, key=lambda record: (record.recorded_at, record.run_id)):
+        if (seconds := makespan(record)) is not None:
+            plans.setdefault(record.sample.plan_id, []).append((record.recorded_at, seconds))
+    return [
+        _Planned(cell, plan, runs[0][0], [seconds for _, seconds in runs])
+        for plan, runs in plans.items()
+        if len(runs) >= FEWEST
+    ]
+
+
+def _of_scenario(members: Sequence[_Planned]) -> list[dict[str, Any]]:
+    environments: dict[str, list[_Planned]] = {}
+    for each in sorted(members, key=lambda each: (each.began, each.plan)):
+        environments.setdefault(each.cell.key.environment, []).append(each)
+    firsts = [plans[0] for plans in environments.values()]
+    return [
+        *(_row(first, later) for first, *others in environments.values() for later in others),
+        *(_row(firsts[0], other) for other in firsts[1:]),
+    ]
+
+
+def _row(first: _Planned, later: _Planned) -> dict[str, Any]:
+    reason = _reason(first.cell, later.cell)
+    return {
+        "scenario": first.cell.scenario.key,
+        "knob": first.cell.knob,
+        "plans": [first.plan, later.plan],
+        "days": [first.began[:10], later.began[:10]],
+        "first": asdict(median_estimate(first.seconds)),
+        "second": asdict(median_estimate(later.seconds)),
+        "not_compared": reason,
+        "difference": None if reason else difference(first.seconds, later.seconds),
+    }
+
+
+def _reason(one: Cell, other: Cell) -> str:
+    """Why two of one scenario are no A/A; nothing where they are."""
+    if differing := comparable(one, other, strict=True):
+        return f"not the same {', '.join(differing)}"
+    return "" if "code" in one.blocking else "the steps' code is not recorded"

@@ -1,0 +1,86 @@
+"""Orchestrators against each other, two by two, as shipped: the same work in the same environment."""
+
+from collections.abc import Sequence
+from itertools import combinations
+from typing import Any
+
+from bench.analysis.cells import CONTROLS, Cell, makespan, pairs, unlike
+from bench.analysis.grouping import Group
+from bench.analysis.statistics import Difference, difference, judge_rows, median, paired_difference
+
+TUNED = "tuned"
+
+
+def base_of(configuration: str) -> str:
+    """What a configuration is a change of, by its name: `pods` for `pods-tuned`, else `default`."""
+    return configuration.removesuffix(f"-{TUNED}") if configuration.endswith(f"-{TUNED}") else "default"
+
+
+def tables(groups: Sequence[Group]) -> list[dict[str, Any]]:
+    """A table for each target, kind of step, work and environment that two orchestrators have measured.
+
+    Positive where the second takes longer; p is Holm-adjusted over a table's pairs.
+    """
+    return [
+        {
+            "environment": group.name,
+            "target": group.target,
+            "task": task,
+            "workload": members[0].key.sized,
+            "parameters": dict(members[0].key.parameters),
+            "rows": rows,
+        }
+        for group in groups
+        for task, work in sorted({(cell.key.task, cell.key.work) for cell in group.cells})
+        if (members := [c for c in group.cells if (c.key.task, c.key.work) == (task, work)])
+        if (rows := _rows(shipped(members)))
+    ]
+
+
+def shipped(found: Sequence[Cell]) -> list[Cell]:
+    """Of cells of one work and kind of step, each orchestrator's `default` that was measured, the fastest first.
+
+    An orchestrator whose `default` has steps of another kind: what else it has of this kind, but for what is tuned.
+    """
+    usual = {cell.key.orchestrator for cell in found if cell.key.configuration == "default"}
+    chosen = [
+        cell
+        for cell in found
+        if cell.measured and cell.key.orchestrator not in CONTROLS
+        if cell.key.configuration == "default"
+        or (cell.key.orchestrator not in usual and TUNED not in cell.key.configuration.split("-"))
+    ]
+    return sorted(chosen, key=lambda cell: (median(cell.values(makespan)), cell.key))
+
+
+def _rows(members: Sequence[Cell]) -> list[dict[str, Any]]:
+    both = [(a, b) for a, b in combinations(members, 2) if a.key.orchestrator != b.key.orchestrator]
+    tests = sum(not unlike(one, other) for one, other in both)
+    made = [_row(one, other, tests) for one, other in both]
+    judge_rows(made)
+    return made
+
+
+def _row(one: Cell, other: Cell, tests: int) -> dict[str, Any]:
+    why = unlike(one, other)
+    within, found = (False, None) if why else _difference(one, other, tests)
+    return {
+        "not_compared": why,
+        "first": {**one.who, "makespan": median(one.values(makespan))},
+        "second": {**other.who, "makespan": median(other.values(makespan))},
+        "paired": within,
+        "difference": found,
+    }
+
+
+def _difference(one: Cell, other: Cell, tests: int) -> tuple[bool, Difference]:
+    """Within blocks where they share some, and whether so.
+
+    Unpaired all the same where only that could reject as one of so many tests: n decides, not what was found.
+    """
+    both = pairs(one, other)
+    within = paired_difference(both) if both else None
+    if within and within.can_reject(tests):
+        return True, within
+    apart = difference(one.values(makespan), other.values(makespan))
+    return (True, within) if within and not apart.can_reject(tests) else (False, apart)

@@ -1,0 +1,82 @@
+"""What a short table shows of scenarios that were measured in several environments: each where it was last."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from bench.analysis import grouping
+from bench.analysis.cells import FLOORS, Cell, CellKey
+from bench.results.records import RunRecord
+
+
+@dataclass(frozen=True)
+class Part:
+    """The rows of one table, all of one environment."""
+
+    rows: tuple[Cell, ...]
+    around: tuple[Cell, ...]
+    """All that was measured there: where the rows' floor is."""
+    differs: tuple[str, ...] | None
+    """The facts in which the table before is another environment; None for the first, the newest."""
+
+    @property
+    def days(self) -> str:
+        return days(self.rows)
+
+
+def parts(found: Sequence[Cell]) -> list[Part]:
+    """Cells of one target by environment, newest first; each scenario only where it was measured last.
+
+    The code of the steps is one of the facts: rows that lack it share a table with no row that has it. A table
+    of floors alone is left out, and one of older rows has the floor of its own environment.
+    """
+    last = {_scenario(cell): cell for cell in sorted(found, key=_last)}
+    made: list[Part] = []
+    before: dict[str, str] = {}
+    for facts, members in environments(found):
+        rows = [
+            cell
+            for cell in members
+            if last[_scenario(cell)] is cell and cell.key.orchestrator not in FLOORS.values()
+        ]
+        if not rows:
+            continue
+        made.append(Part(tuple(rows), tuple(members), differing(before, facts) if made else None))
+        before = facts
+    return made
+
+
+def _scenario(cell: Cell) -> CellKey:
+    return replace(cell.key, environment="")
+
+
+def differing(one: Mapping[str, str], other: Mapping[str, str]) -> tuple[str, ...]:
+    """The names of facts that both have and that are not the same."""
+    return tuple(sorted(name for name in one.keys() & other.keys() if one[name] != other[name]))
+
+
+def days(found: Iterable[Cell]) -> str:
+    """When these cells were recorded."""
+    return period(record for cell in found for record in cell.records)
+
+
+def period(records: Iterable[RunRecord]) -> str:
+    """The day of these records, or the first and last of several."""
+    stamps = sorted(record.recorded_at[:10] for record in records)
+    return stamps[0] if stamps[0] == stamps[-1] else f"{stamps[0]} to {stamps[-1]}"
+
+
+def environments(found: Sequence[Cell]) -> list[tuple[dict[str, str], list[Cell]]]:
+    """Facts and cells of each environment, the one in which something was measured last first."""
+    by_code: dict[str, list[Cell]] = {}
+    for cell in found:
+        by_code.setdefault(cell.blocking.get("code", ""), []).append(cell)
+    made = [
+        ({**group.facts, "code": code}, group.cells)
+        for code, members in by_code.items()
+        for group in grouping.groups(members)
+    ]
+    return sorted(made, key=lambda each: max(map(_last, each[1])), reverse=True)
+
+
+def _last(cell: Cell) -> str:
+    return max(record.recorded_at for record in cell.measured or cell.records)

@@ -1,0 +1,139 @@
+"""What stored runs show of the faults that struck them: recovered or not, attempts, and how long it took."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bench.analysis import recent
+from bench.analysis.cells import Cell, load
+from bench.analysis.statistics import median, proportion
+from bench.analysis.verify import did_its_work
+from bench.faults import inject
+from bench.results.records import RunRecord
+
+
+@dataclass(frozen=True)
+class Aftermath:
+    """What one run shows of its fault. Seconds are from the strike; None where it did not come to that."""
+
+    recovered: bool
+    """The run succeeded, the struck step finished, and so did all after it: the model promoted is the one served."""
+    attempts: int
+    """Starts of the struck step in the ledger."""
+    claimed: int | None
+    """Attempts of it in the orchestrator's own timeline; None where it has none."""
+    finishes: int
+    """How often the struck step was done to its end: more than once is work done twice."""
+    noticed: float | None
+    """Until the end of the struck attempt by the orchestrator's own clock, as coarse as that is.
+
+    None where its record has fewer attempts than the ledger: the struck one is not in it, or is one with the next.
+    """
+    resumed: float | None
+    """Until the next attempt's process was at work (ledger)."""
+    done: float | None
+    """Until the harness saw the run's terminal state."""
+    resolution: float | None
+    """Of the orchestrator's clock, seconds."""
+
+    @property
+    def delivered(self) -> str:
+        """How often the step's work was done, as measured against the ledger."""
+        return {0: "not done", 1: "once"}.get(self.finishes, f"{self.finishes} times")
+
+
+def aftermath(record: RunRecord) -> Aftermath | None:
+    """What the stored clocks say of a run with a fault.
+
+    None where it never struck, the run is void for another reason, or the clocks go backwards.
+    """
+    at = inject.struck_ns(record)
+    if at is None or not record.scenario.fault or record.status == "void" or record.backwards:
+        return None
+    step = inject.STRUCK[record.scenario.workload]
+    starts = [e for e in record.ledger if e["event"] == "start" and e["step"] == step]
+    finishes = [e for e in record.ledger if e["event"] == "finish" and e["step"] == step]
+    again = min((e["wall_ns"] for e in starts if e["wall_ns"] > at), default=None)
+    timeline = record.timeline
+    claimed = [a for a in timeline.attempts if a.step == step] if timeline else []
+    told = claimed if len(claimed) >= len(starts) else []
+    ended = min((a.finished for a in told if a.finished is not None), default=None)
+    return Aftermath(
+        recovered=record.status == "succeeded" and bool(finishes) and did_its_work(record.verification),
+        attempts=len(starts),
+        claimed=len(claimed) if timeline else None,
+        finishes=len(finishes),
+        noticed=None if ended is None else ended - at / 1e9,
+        resumed=None if again is None else (again - at) / 1e9,
+        done=None if record.client is None else (record.client.first_terminal_ns - at) / 1e9,
+        resolution=timeline.resolution_seconds if timeline else None,
+    )
+
+
+def struck(cell: Cell) -> list[tuple[RunRecord, Aftermath]]:
+    """Every run of the cell that was struck, and what it shows."""
+    return [(record, found) for record in cell.records if (found := aftermath(record)) is not None]
+
+
+def middle(found: Iterable[Aftermath], of: Callable[[Aftermath], float | None]) -> float | None:
+    """The median of a number over the runs that have it; None where none has."""
+    values = [value for each in found if (value := of(each)) is not None]
+    return median(values) if values else None
+
+
+def counts(values: Iterable[int | None]) -> str:
+    """`2`, or `1 to 3` where the runs differ; a dash where nothing is known."""
+    known = sorted({value for value in values if value is not None})
+    return "—" if not known else str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"
+
+
+def row(cell: Cell) -> dict[str, Any]:
+    """A cell as a row of the retry table. `recovered` is a count with its exact binomial interval, or None."""
+    runs = struck(cell)
+    found = [after for _, after in runs]
+    return {
+        **cell.who,
+        "n": len(found),
+        "recovered": sum(after.recovered for after in found),
+        "interval": asdict(proportion(sum(a.recovered for a in found), len(found))) if found else None,
+        "attempts": counts(after.attempts for after in found),
+        "claimed": counts(after.claimed for after in found),
+        "delivered": ", ".join(sorted({after.delivered for after in found})),
+        "noticed": middle(found, lambda after: after.noticed),
+        "resumed": middle(found, lambda after: after.resumed),
+        "done": middle(found, lambda after: after.done),
+        "resolution": middle(found, lambda after: after.resolution),
+        **load([record for record, _ in runs]),
+        "void": len(cell.void),
+        "unsupported": cell.unsupported[0].reason if cell.unsupported else None,
+    }
+
+
+def tables(found: Sequence[Cell], located: Callable[[Cell], dict[str, Any]]) -> list[dict[str, Any]]:
+    """A table for each target, fault, struck work, policy and environment; `located` says where raw rows are."""
+    groups: dict[tuple[object, ...], list[Cell]] = {}
+    for cell in found:
+        key = cell.key
+        group = (key.target, key.fault, key.workload, key.steps, key.retries, key.variant, key.parameters)
+        groups.setdefault(group, []).append(cell)
+    made = []
+    for _, members in sorted(groups.items()):
+        parts = recent.environments(members)
+        for facts, cells in parts:
+            key = cells[0].key
+            work = (key.sized, *(f"{name}={value}" for name, value in key.parameters))
+            made.append(
+                {
+                    "target": key.target,
+                    "fault": key.fault,
+                    "title": inject.FAULTS[key.fault].title,
+                    "workload": ", ".join(work),
+                    "step": inject.STRUCK[key.workload],
+                    "retries": key.retries,
+                    "policy": inject.POLICIES[key.retries],
+                    "days": recent.days(cells) if len(parts) > 1 else None,
+                    "differs": list(recent.differing(parts[0][0], facts)),
+                    "rows": [{**row(cell), "raw": located(cell)} for cell in cells],
+                }
+            )
+    return made

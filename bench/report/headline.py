@@ -1,0 +1,413 @@
+"""The short tables of the README, from stored results alone: `bench report --readme README.md` writes it anew."""
+
+import json
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from adapters.base import BenchError
+from bench.analysis import concurrency, recent, starts, upkeep
+from bench.analysis.cells import (
+    BUSY,
+    FLOORS,
+    ORCHESTRATORS,
+    Cell,
+    cells,
+    floor_of,
+    is_measured,
+    load,
+    makespan,
+    overhead,
+    ratio_to_floor,
+    usual,
+)
+from bench.analysis.statistics import Estimate, median
+from bench.faults import aftermath
+from bench.faults.inject import FAULTS, STRUCK, WORK_SECONDS
+from bench.lineage import answers
+from bench.report import capabilities, coverage
+from bench.report.capabilities import Conformance
+from bench.report.numbers import figures, seconds
+from bench.results.records import RunRecord
+
+STEP_IS = {
+    "pod": "one pod per step",
+    "process": "one process per step",
+    "call": "steps as calls in one process",
+}
+STRIKES = {
+    "exception": "raises",
+    "sigkill": "is killed",
+    "pod-deleted": f"loses its pod ({WORK_SECONDS} s of work)",
+}
+FAILING = (
+    "**When a step fails**: runs that recovered; how long until the next attempt was at work, median; *busy* where "
+    f"the median CPU pressure of these runs was above {BUSY:.0%}. Retries are *equal* (three attempts, no delay) or "
+    "*as shipped* (no retry setting of ours). Each column names the workload and the step that is made to fail. The "
+    "long waits are shipped settings, none of them tuned here: Airflow misses a killed process by its heartbeat "
+    "(300 s), Dagster looks at its Jobs every 20 s, Argo and KFP look at a run again after 10 s ([each adapter's "
+    "README](adapters))."
+)
+KEPT = (
+    "**What it takes to keep**: its own servers, doing nothing, databases apart; n looks of a minute at a deployed "
+    "orchestrator. They are not the same product: Argo's is its controller alone, without the optional API server, UI "
+    "and archive; Airflow's and Dagster's have an API server with the UI; Prefect's has its API server without it "
+    "([which parts](docs/results/report.md#what-it-takes-to-keep-and-to-use))."
+)
+ASKED = (
+    "**Lineage**: thirteen questions to each orchestrator's own store, after a run of the pipeline in which the first "
+    f"attempt of `{STRUCK['pipeline']}` raised, retries equal. What counts is what the pipeline's own way of handing "
+    "values on leaves there: nothing is added for the sake of lineage but in `assets`, `metadata` and `openlineage` "
+    "([why that matters](docs/limits.md)). Question 12 counts as answered where what was known of "
+    "questions 1 to 4 is known still once the run's objects are gone, however little: the last column says how much."
+)
+FIRST_ONLY = (
+    "Where k is n, every run was the first after a deployment or a switch of configuration. How much longer those take "
+    "differs by orchestrator ([how much](docs/results/report.md#first-run-after-a-switch))."
+)
+NEXT_TO = ": compare with the floor of this table alone"
+AT_ONCE = (
+    "**Runs at once**: from the first submission until the end of the last run, median; where not all runs of a sample "
+    "succeeded before its deadline, how many did. A run that has a pod of its own beside its steps' pods (Prefect's, "
+    "Dagster's) holds CPU while it waits: on a node that is full of such pods no step is scheduled "
+    "([the samples](docs/results/report.md#runs-at-once))."
+)
+BEGIN, END = "<!-- results: made by `bench report --readme` -->", "<!-- /results -->"
+TIMES_BEGIN, TIMES_END = "<!-- times: made by `bench report --readme` -->", "<!-- /times -->"
+COMMANDS = "commands.jsonl"
+"""Beside the results: how long the README's commands took, a row each time one was timed."""
+
+
+def table(records: Sequence[RunRecord]) -> str:
+    """The pipeline, a table for each target and kind of step: median makespan, overhead and ratio to the floor."""
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for cell in usual(cells(records)):
+        key = cell.key
+        if key.workload == "pipeline" and key.task in FLOORS and cell.measured and key.undisturbed:
+            groups.setdefault((key.target, key.task), []).append(cell)
+    lines: list[str] = []
+    first_only = False
+    for (target, task), members in sorted(
+        groups.items(), key=lambda g: (g[0][0], list(FLOORS).index(g[0][1]))
+    ):
+        for part in recent.parts(members):
+            floors = {floor.key: floor for cell in part.rows if (floor := floor_of(cell, part.around))}
+            lines += [
+                *([""] if lines else []),
+                f"The pipeline's seven steps on **{target}**, {STEP_IS[task]} ({_said(part, NEXT_TO)}):",
+                "",
+                "| orchestrator | configuration | setting | n (cold) | makespan, median | overhead, median | × floor |",
+                "|---|---|---|--:|--:|--:|--:|",
+                *(_row(cell, part.around) for cell in (*part.rows, *floors.values())),
+            ]
+            first_only |= any(cell.all_cold for cell in part.rows)
+    if first_only:
+        lines += ["", FIRST_ONLY]
+    return "\n".join(lines)
+
+
+def machines(records: Sequence[RunRecord]) -> str:
+    """On how large a machine the stored runs were measured, newest first."""
+    newest = {
+        (facts.get("cores", "?"), facts.get("cpu", "?"), facts.get("memory_gib", "?")): record.recorded_at
+        for record in sorted(records, key=lambda record: record.recorded_at)
+        if is_measured(record) and (facts := record.environment.deciding)
+    }
+    kinds = sorted(newest, key=lambda kind: newest[kind], reverse=True)
+    said = "; ".join(f"{cores} cores ({cpu}), {memory} GiB" for cores, cpu, memory in kinds)
+    return f"Every run was on a single machine: {said}." if said else ""
+
+
+def unmeasured(records: Sequence[RunRecord], verdicts: Sequence[Conformance]) -> str:
+    """What the harness can measure and no stored run has, with no known reason why not."""
+    if not records:
+        return ""
+    gaps = coverage.table(cells(records), ORCHESTRATORS, verdicts)["gaps"]
+    lines = [f"- {name}: {'; '.join(where)}" for name, where in gaps.items() if where]
+    return "\n".join(["**Not measured yet**", "", *lines]) if lines else ""
+
+
+def kept(records: Sequence[RunRecord]) -> str:
+    """What each does when a step fails and what it knows of a model later: tables for each target."""
+    by_target: dict[str, list[Cell]] = {}
+    for cell in usual(cells(records)):
+        if cell.key.fault:
+            by_target.setdefault(cell.key.target, []).append(cell)
+    failing: list[str] = []
+    asked: list[str] = []
+    for target, members in sorted(by_target.items()):
+        struck = [cell for cell in members if aftermath.struck(cell)]
+        failing += [_failing(target, part) for part in recent.parts(struck)]
+        answered = [c for c in members if c.key.retries == "equal" and answers.columns([c])]
+        asked += [_lineage(target, part) for part in recent.parts(answered)]
+    said = [[FAILING, *failing] if failing else [], [ASKED, *asked] if asked else []]
+    return "\n\n".join(text for texts in said for text in texts)
+
+
+def _failing(target: str, part: recent.Part) -> str:
+    """A column for each fault of each work, a row for each setting and retry policy: one cell of runs in each."""
+    columns = sorted(
+        {(cell.key.workload, cell.key.steps, cell.key.fault) for cell in part.rows},
+        key=lambda column: (*column[:2], list(FAULTS).index(column[2])),
+    )
+    rows: dict[tuple[str, ...], dict[tuple[str, int, str], str]] = {}
+    for cell in part.rows:
+        key = cell.key
+        policy = "equal" if key.retries == "equal" else "as shipped"
+        of = rows.setdefault((_shown(cell.key.orchestrator, cell.key.configuration), key.task, policy), {})
+        of[key.workload, key.steps, key.fault] = _recovered(cell)
+    heads = [
+        f"{workload}-{steps}, `{STRUCK[workload]}` {STRIKES[fault]}" for workload, steps, fault in columns
+    ]
+    return "\n".join(
+        [
+            f"A step fails on **{target}** ({_said(part)}):",
+            "",
+            "| orchestrator | a step is | retries | " + " | ".join(heads) + " |",
+            "|---|---|---|" + "--:|" * len(heads),
+            *(
+                "| " + " | ".join((*who, *(of.get(column, "—") for column in columns))) + " |"
+                for who, of in sorted(rows.items(), key=lambda row: (row[0][1], row[0]))
+            ),
+        ]
+    )
+
+
+def _recovered(cell: Cell) -> str:
+    """`3 of 3; 1.9 s`, over the cell's struck runs."""
+    runs = aftermath.struck(cell)
+    again = aftermath.middle((after for _, after in runs), lambda after: after.resumed)
+    text = f"{sum(after.recovered for _, after in runs)} of {len(runs)}"
+    text += "" if again is None else f"; {seconds(again)}"
+    return f"{text}, busy" if load([record for record, _ in runs])["busy"] else text
+
+
+def _lineage(target: str, part: recent.Part) -> str:
+    """How many of the thirteen questions each answers, and of how little question 12 says that it lasts."""
+    lines = [
+        f"Lineage on **{target}** ({_said(part)}):",
+        "",
+        "| orchestrator | a step is | n | answered of 13 | wrong | facts kept for question 12 |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for cell in part.rows:
+        (column,) = answers.columns([cell])
+        durable = column["answers"]["durable"]
+        values = (column["n"], column["answered"], column["wrong"])
+        still = f"{len(durable['given'])} of {durable['of']}"
+        who = (_shown(cell.key.orchestrator, cell.key.configuration), cell.key.task)
+        lines.append("| " + " | ".join((*who, *map(str, values), still)) + " |")
+    return "\n".join(lines)
+
+
+def upkept(records: Sequence[RunRecord]) -> str:
+    """What each orchestrator's own servers use doing nothing, where it was watched last: a table for each target."""
+    watched: dict[str, list[Cell]] = {}
+    for cell in usual(cells(records)):
+        if upkeep.idles(cell) and not cell.key.fault:
+            watched.setdefault(cell.key.target, []).append(cell)
+    made: list[str] = []
+    for target, members in sorted(watched.items()):
+        shown: set[str] = set()
+        made += [text for part in recent.parts(members) if (text := _upkept(target, part, shown))]
+    return "\n\n".join([KEPT, *made]) if made else ""
+
+
+def _upkept(target: str, part: recent.Part, shown: set[str]) -> str:
+    """A row for each setting that is not in `shown` yet, and is from now on; empty where none is left."""
+    rows = []
+    for (_, *who), seen in sorted(upkeep.idle(part.rows).items()):
+        if (name := _shown(*who)) not in shown:
+            shown.add(name)
+            held, used = (median([of(parts) for _, parts in seen]) for of in (upkeep.memory, upkeep.cores))
+            rows.append(f"| {name} | {len(seen)} | {held / 2**20:.0f} | {used:.3f} |")
+    if not rows:
+        return ""
+    head = ["| orchestrator | n | memory, MiB | CPU, cores |", "|---|--:|--:|--:|"]
+    return "\n".join([f"Idle on **{target}** ({_said(part)}):", "", *head, *rows])
+
+
+def started(records: Sequence[RunRecord]) -> str:
+    """How long until the first step is at work, by what started the run: a table for each target."""
+    by_target: dict[str, list[Cell]] = {}
+    everything = usual(cells(records))
+    asked = {replace(cell.key, trigger="api") for cell in everything if cell.key.trigger != "api"}
+    for cell in everything:
+        if replace(cell.key, trigger="api") in asked:
+            by_target.setdefault(cell.key.target, []).append(cell)
+    made = [
+        _starting(target, part)
+        for target, members in sorted(by_target.items())
+        for part in recent.parts(members)
+    ]
+    return "\n\n".join(made)
+
+
+def _starting(target: str, part: recent.Part) -> str:
+    rows: dict[tuple[str, str, str], dict[str, str]] = {}
+    for row in starts.rows(part.rows):
+        shown = _shown(row["orchestrator"], row["configuration"])
+        of = rows.setdefault((shown, row["task"], row["work"]), {})
+        if row["start"]:
+            within = f"{figures(row['shortest'])} to {figures(row['longest'])}, " if row["n"] > 1 else ""
+            cold = ", cold" if row["cold"] else ""
+            of[row["by"]] = f"{seconds(row['start']['value'])} ({within}n = {row['n']}{cold})"
+    return "\n".join(
+        [
+            f"**Until the first step is at work** on **{target}** ({_said(part)}; median, shortest to longest), by "
+            "what starts the run: a request, a schedule (from the minute it was due), a data event:",
+            "",
+            "| orchestrator | a step is | work | request | schedule | data event |",
+            "|---|---|---|--:|--:|--:|",
+            *(
+                "| " + " | ".join((*who, *(of.get(by, "—") for by in starts.SHOWN))) + " |"
+                for who, of in rows.items()
+            ),
+        ]
+    )
+
+
+def at_once(records: Sequence[RunRecord]) -> str:
+    """How long several runs at once take, or how many of them ended: a table for each target and piece of work."""
+    works: dict[tuple[str, str], list[Cell]] = {}
+    for cell in usual(cells(records)):
+        if not cell.key.fault and not cell.key.first:
+            works.setdefault((cell.key.target, cell.key.sized), []).append(cell)
+    made = [
+        _at_once(target, work, part)
+        for (target, work), members in sorted(works.items())
+        if any(cell.key.concurrent > 1 for cell in members)
+        for part in recent.parts(members)
+        if any(cell.key.concurrent > 1 for cell in part.rows)
+    ]
+    return "\n\n".join([AT_ONCE, *made]) if made else ""
+
+
+def _at_once(target: str, work: str, part: recent.Part) -> str:
+    floors = [cell for cell in part.around if cell.key.orchestrator in FLOORS.values()]
+    ours = {
+        (cell.key.orchestrator, cell.key.configuration, cell.key.concurrent) for cell in (*part.rows, *floors)
+    }
+    rows: dict[tuple[str, str], dict[int, str]] = {}
+    for row in concurrency.rows(part.around):
+        if (row["orchestrator"], row["configuration"], row["runs"]) in ours:
+            name = _shown(row["orchestrator"], row["configuration"])
+            of = rows.setdefault((name + " (floor)" * (name in FLOORS.values()), row["task"]), {})
+            of[row["runs"]] = _all_took(row)
+            if row["alone"]:
+                of[1] = f"{seconds(row['alone']['value'])} (n = {row['alone']['n']})"
+    counts = sorted({count for of in rows.values() for count in of})
+    heads = " | ".join("one alone" if count == 1 else f"{count} at once" for count in counts)
+    return "\n".join(
+        [
+            f"{work} on **{target}** ({_said(part)}):",
+            "",
+            f"| orchestrator | a step is | {heads} |",
+            "|---|---|" + "--:|" * len(counts),
+            *(
+                "| " + " | ".join((*who, *(of.get(count, "—") for count in counts))) + " |"
+                for who, of in sorted(rows.items(), key=lambda row: (row[0][1], row[0]))
+            ),
+        ]
+    )
+
+
+def _all_took(row: Mapping[str, Any]) -> str:
+    """`41.2 s (n = 2)`, and of samples in which some failed how many runs ended."""
+    said = [f"{seconds(row['together']['value'])} (n = {row['n']})"] if row["together"] else []
+    said += [f"{ended} of {row['runs']} succeeded" for ended in row["ended"]]
+    return "; ".join(said)
+
+
+def _said(part: recent.Part, compare: str = "") -> str:
+    """When a table was measured, and that an older one has only what the newer has not."""
+    if part.differs is None:
+        return part.days
+    other = f"other {', '.join(part.differs)}, perhaps another machine{compare}"
+    return f"older, {part.days}; {other}; only rows that the table above lacks"
+
+
+def _shown(name: str, configuration: str) -> str:
+    return name if configuration == "default" else f"{name} {configuration}"
+
+
+def _row(cell: Cell, members: Sequence[Cell]) -> str:
+    ratio = ratio_to_floor(cell, floor_of(cell, members))
+    name = cell.key.orchestrator
+    values = (
+        name + (" (floor)" if name in FLOORS.values() else " (stand-in images)" if cell.stand_ins else ""),
+        cell.key.configuration,
+        (cell.knob or "—").replace("_", r"\_"),
+        f"{len(cell.measured)} ({cell.cold})" if cell.cold else str(len(cell.measured)),
+        _text(cell.estimate(makespan), " s"),
+        _text(cell.estimate(overhead), " s"),
+        _text(ratio.estimate, "") if ratio else "1" if name in FLOORS.values() else "—",
+    )
+    return "| " + " | ".join(values) + " |"
+
+
+def _text(estimate: Estimate | None, unit: str) -> str:
+    if estimate is None:
+        return "—"
+    value = seconds(estimate.value) if unit else f"{estimate.value:.2f}"
+    if estimate.interval is None:
+        return value
+    within = estimate.interval
+    return f"{value} [{figures(within.low)}, {figures(within.high)}] at {within.level:.0%}"
+
+
+def times(folder: Path) -> str:
+    """How long the README's commands took when last timed, by what was there beforehand; empty where none was."""
+    try:
+        lines = (folder / COMMANDS).read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return ""
+    rows = defaultdict(list)
+    for row in map(json.loads, lines):
+        rows[row["command"], row["caches"]].append(row)
+    return "\n".join(f"- `{command}`, {caches}: {_timed(rows)}" for (command, caches), rows in rows.items())
+
+
+def _timed(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Between which times the runs of one command were, and when it was timed last."""
+    seconds_of = sorted(row["seconds"] for row in rows)
+    between = " to ".join(dict.fromkeys(_minutes(each) for each in (seconds_of[0], seconds_of[-1])))
+    newest = max(rows, key=lambda row: row["recorded_at"])
+    runs = f"{len(rows)} runs" if len(rows) > 1 else "one run"
+    return f"{between} min on {newest['cores']} cores ({runs}, the last {newest['recorded_at'][:10]})"
+
+
+def _minutes(total: float) -> str:
+    return f"{round(total) // 60}:{round(total) % 60:02}"
+
+
+def write(readme: Path, records: Sequence[RunRecord], folder: Path) -> None:
+    """Put tables and times between their marks in `readme`; `folder` has the timed commands and verdicts.
+
+    Raises `BenchError` where marks are missing.
+    """
+    verdicts = capabilities.load(folder)
+    texts = (
+        machines(records),
+        table(records),
+        kept(records),
+        upkept(records),
+        started(records),
+        at_once(records),
+        unmeasured(records, verdicts),
+    )
+    tables = "\n\n".join(filter(None, texts))
+    text = _between(readme, readme.read_text(encoding="utf-8"), BEGIN, END, tables)
+    if said := times(folder):
+        text = _between(readme, text, TIMES_BEGIN, TIMES_END, said)
+    readme.write_text(text, encoding="utf-8")
+
+
+def _between(readme: Path, text: str, first: str, last: str, new: str) -> str:
+    before, begin, rest = text.partition(first)
+    _, end, after = rest.partition(last)
+    if not begin or not end:
+        raise BenchError(f"{readme} has no marks for the results", f"add the lines {first} and {last}")
+    return f"{before}{begin}\n{new}\n{end}{after}"
