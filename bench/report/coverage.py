@@ -229,7 +229,7 @@ def _entry(row: _Row, column: Column, why: _Why) -> dict[str, Any]:
 
 
 def _gaps(rows: Sequence[Mapping[str, Any]], column: int) -> list[str]:
-    """`on kind: argo; airflow (16)`: who lacks which kinds of run in every configuration, for no known reason."""
+    """`on kind: argo (4, 16); airflow (16)`: who lacks which kinds of run in every configuration, for no known reason."""
     whose: dict[tuple[str, str], list[list[dict[str, Any]]]] = {}
     for row in rows:
         if kinds := row["entries"][column]["kinds"]:
@@ -239,7 +239,7 @@ def _gaps(rows: Sequence[Mapping[str, Any]], column: int) -> list[str]:
         alike = list(zip(*each, strict=True))
         labels = [kinds[0]["label"] for kinds in alike if not any(k["n"] or k["reason"] for k in kinds)]
         if labels:
-            which = "" if len(labels) == len(alike) else f" ({', '.join(labels)})"
+            which = f" ({', '.join(labels)})" if len(alike) > 1 else ""
             lacking.setdefault(target, {}).setdefault(which, []).append(name)
     return [
         f"on {target}: " + "; ".join(", ".join(names) + which for which, names in sorted(of.items()))

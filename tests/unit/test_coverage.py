@@ -130,8 +130,8 @@ def test_what_is_not_measured_is_said_under_the_tables(tmp_path: Path) -> None:
         verdicts=[verdict("kfp", "kind", event_triggers=Verdict(outcome="never", reason="no"))],
     )
     report = (tmp_path / "report.md").read_text()
-    assert "\nNot measured on kind: airflow, dagster, kfp, prefect; argo (16).\n" in report
-    assert "\nNot measured on kind: airflow, dagster, prefect; argo (event); kfp (schedule).\n" in report
+    assert "\nNot measured on kind: argo (16); airflow, dagster, kfp, prefect (4, 16).\n" in report
+    assert "\nNot measured on kind: argo (event); kfp (schedule); airflow, dagster, prefect (schedule, event).\n" in report
     assert "## What is measured so far\n" in report
     order = [line for line in report.splitlines() if line.startswith("## ")]
     assert order[:5] == [
