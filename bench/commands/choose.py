@@ -199,6 +199,9 @@ def _show(found: Choice, folder: Path, stale: Iterable[str]) -> None:
             say(f"What counts for {name}: {CRITERIA[name].counts}.", "dim")
         option, names = min(found.unmeasured.items(), key=lambda each: len(each[1]))
         say(f"To measure what is missing, such as {names[0]}: {command(found, option, names[0], folder)}")
+    if by := _enough(found):
+        where = f"--results {folder} --target {found.team.target}"
+        say(f"By what is stored alone: bench choose {where} --weight {by}")
     for name in found.team.asked:
         say(f"{name}: {CRITERIA[name].asks}. Worth: {CRITERIA[name].scale}.", "dim")
     say(
@@ -216,6 +219,14 @@ def _show(found: Choice, folder: Path, stale: Iterable[str]) -> None:
     for problem in stale:
         say(f"No longer sure: {problem}", "dim")
     say(f"From {folder}; the runs behind each figure: --json", "dim")
+
+
+def _enough(found: Choice) -> str:
+    """The weights by which something could be ranked where nothing is; empty where figures would not help."""
+    if found.ranked or not found.unmeasured:
+        return ""
+    most = max((found.known.get(option, {}) for option in found.unmeasured), key=len)
+    return ",".join(f"{name}={found.team.shares[name]:g}" for name in most if name in found.team.shares)
 
 
 def _table(found: Choice) -> Table:

@@ -80,7 +80,7 @@ def columns(found: Sequence[Cell]) -> list[Column]:
         *works,
         *struck,
         Column("lineage", (Kind("", lambda key: key.fault == "exception", _asked),)),
-        Column(AT_ONCE, tuple(Kind(str(n), _together(n), asked=kept_apart) for n in at_once)),
+        Column(AT_ONCE, tuple(Kind(str(n), _together(n), _answered, kept_apart) for n in at_once)),
         Column(
             STARTED,
             (
@@ -106,6 +106,11 @@ def _strikes(cell: Cell) -> int:
 
 def _together(runs: int) -> Callable[[CellKey], bool]:
     return lambda key: key.concurrent == runs
+
+
+def _answered(cell: Cell) -> int:
+    """Samples that some runs did not survive are an answer, too."""
+    return len(cell.measured) + len(cell.failed)
 
 
 def _asked(cell: Cell) -> int:
@@ -229,7 +234,7 @@ def _entry(row: _Row, column: Column, why: _Why) -> dict[str, Any]:
 
 
 def _gaps(rows: Sequence[Mapping[str, Any]], column: int) -> list[str]:
-    """`on kind: argo (4, 16); airflow (16)`: who lacks which kinds of run in every configuration, for no known reason."""
+    """`on kind: argo (4, 16); airflow (16)`: who lacks which kinds of run, for no known reason."""
     whose: dict[tuple[str, str], list[list[dict[str, Any]]]] = {}
     for row in rows:
         if kinds := row["entries"][column]["kinds"]:

@@ -424,6 +424,23 @@ def test_where_nothing_of_kind_is_stored_the_target_is_what_is(tmp_path: Path) -
     assert said["team"]["target"] == "kind"
 
 
+def test_where_figures_are_missing_it_says_by_which_something_can_be_ranked(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    for record in stored():
+        if record.scenario.workload == "pipeline" and not record.scenario.fault:
+            store.append(record)
+    given = ["choose", "--results", str(tmp_path)]
+    done = RUNNER.invoke(app, given)
+    assert done.exit_code == 1
+    said = " ".join(done.output.split())
+    where = f"--results {tmp_path} --target kind"
+    assert f"By what is stored alone: bench choose {where} --weight latency=0.25,memory=0.25" in said
+    again = RUNNER.invoke(app, [*given, "--weight", "latency=0.25,memory=0.25"])
+    assert again.exit_code == 0 and "By what is stored alone" not in again.output
+    nothing = RUNNER.invoke(app, [*given, "--weight", "lineage=1"])
+    assert nothing.exit_code == 1 and "By what is stored alone" not in nothing.output
+
+
 def test_its_json_names_the_runs_and_what_would_measure_the_rest(folder: Path, tmp_path: Path) -> None:
     team = tmp_path / "team.toml"
     team.write_text('needs = ["gate_passes"]\n[weights]\nlatency = 2\nlineage = 1\n')

@@ -122,6 +122,13 @@ def test_a_floor_has_no_gap_where_there_is_nothing_of_its_own() -> None:
     assert text(found, "pods", "lineage") == text(found, "pods", STARTED) == ""
 
 
+def test_a_sample_that_some_runs_did_not_survive_is_an_answer() -> None:
+    lost = several(16, 5).model_copy(update={"status": "failed"})
+    found = table([several(4, 0), lost])
+    assert text(found, "argo", AT_ONCE) == "1 · 1"
+    assert not any("argo" in gap for gap in found["gaps"][AT_ONCE])
+
+
 def test_what_is_not_measured_is_said_under_the_tables(tmp_path: Path) -> None:
     records = [made(scenario("argo", "chain", 1, trigger="schedule"), 3), *(several(4, n) for n in range(2))]
     build(
@@ -131,7 +138,8 @@ def test_what_is_not_measured_is_said_under_the_tables(tmp_path: Path) -> None:
     )
     report = (tmp_path / "report.md").read_text()
     assert "\nNot measured on kind: argo (16); airflow, dagster, kfp, prefect (4, 16).\n" in report
-    assert "\nNot measured on kind: argo (event); kfp (schedule); airflow, dagster, prefect (schedule, event).\n" in report
+    starts = "argo (event); kfp (schedule); airflow, dagster, prefect (schedule, event)"
+    assert f"\nNot measured on kind: {starts}.\n" in report
     assert "## What is measured so far\n" in report
     order = [line for line in report.splitlines() if line.startswith("## ")]
     assert order[:5] == [
