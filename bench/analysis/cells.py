@@ -168,6 +168,11 @@ class Cell:
         """Failures, timeouts (censored), and runs that ended well but did not do what they should have."""
         return tuple(r for r in self.records if r.status in ("failed", "timeout") or _is_wrong(r))
 
+    @property
+    def answered(self) -> int:
+        """How many samples ended, well or not."""
+        return len(self.measured) + len(self.failed)
+
     @cached_property
     def void(self) -> tuple[RunRecord, ...]:
         return tuple(record for record in self.records if record.status == "void")

@@ -19,7 +19,7 @@ def rows(found: Sequence[Cell]) -> list[dict[str, Any]]:
     return [
         _row(cell, alone.get(replace(cell.key, concurrent=1)))
         for cell in found
-        if cell.key.concurrent > 1 and (cell.measured or cell.failed) and not cell.key.first
+        if cell.key.concurrent > 1 and cell.answered and not cell.key.first
     ]
 
 

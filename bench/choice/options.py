@@ -205,16 +205,15 @@ def _lineage(found: Sequence[Cell], target: str, newest: Newest) -> dict[Option,
 def _memory(found: Sequence[Cell], target: str, newest: Newest) -> dict[Option, Figure]:
     """Of all windows in which all of its servers were watched idle, beside whatever work."""
     watched = [cell for cell in newest.cells if not cell.key.fault]
-    of = _last(cell for cell in watched if upkeep.idles(cell))
+    held = upkeep.idle(watched)
     made = {}
-    for (_, *who), seen in upkeep.idle(watched).items():
-        option = Option(*who)
-        if option not in of:
+    for option, cell in _last(watched).items():
+        if (seen := held.get((target, *option))) is None:
             continue
         estimate = median_estimate([upkeep.memory(parts) / GIB for _, parts in seen])
         said = f"{digits(estimate.value)} GiB idle"
         runs = [record for record, _ in seen]
-        figure = _figure(of[option], estimate.value, said, estimate.interval, runs, newest)
+        figure = _figure(cell, estimate.value, said, estimate.interval, runs, newest)
         made[option] = replace(figure, known=estimate.interval is not None)
     return made
 
@@ -251,9 +250,9 @@ def _figure(
 
 def failures(found: Sequence[Cell]) -> dict[Option, str]:
     """Options whose newest pipelines did not all succeed: a median of the others would hide that."""
-    of = [c for c in found if is_plain_pipeline(c) and (c.measured or c.failed)]
+    of = [c for c in found if is_plain_pipeline(c) and c.answered]
     return {
-        option: f"{len(cell.failed)} of {len(cell.failed) + len(cell.measured)} pipelines failed"
+        option: f"{len(cell.failed)} of {cell.answered} pipelines failed"
         for option, cell in _last(of).items()
         if cell.failed
     }

@@ -12,15 +12,8 @@ from typing import Any
 import jinja2
 
 from adapters.base import BenchError
-from bench.analysis.cells import (
-    FLOORS,
-    Cell,
-    cells,
-    makespan,
-)
-from bench.analysis.statistics import (
-    p_by,
-)
+from bench.analysis.cells import FLOORS, Cell, cells, makespan
+from bench.analysis.statistics import p_by
 from bench.report import harness, numbers, published, timeline
 from bench.report.capabilities import Conformance
 from bench.report.contents import RAW, contents_of, rank

@@ -56,14 +56,22 @@ STORE_PROXY = {
     "s3": "Artifacts travel through an S3-compatible store inside the cluster: a stand-in for a cloud's object store.",
     "volume": "Artifacts travel through a shared volume: a stand-in that does not survive a second node.",
 }
+UNLIKE = (
+    "They are not the same product: Argo's is its controller alone, without the optional API server, UI and workflow "
+    "archive; Airflow and Dagster have an API server with the UI, Prefect one without it, and KFP's API server and "
+    "controllers are without its UI and caches."
+)
+"""Of the servers that an orchestrator's adapter deploys."""
 
 
 def limits(found: Sequence[Cell]) -> list[str]:
+    """What these results cannot say, the targets' own first."""
     targets = sorted({cell.key.target for cell in found})
     return [*(SINGLE_NODE[target] for target in targets if target in SINGLE_NODE), *LIMITS]
 
 
 def proxies(found: Sequence[Cell]) -> list[str]:
+    """What stood in for something real in these runs."""
     stepped = [cell for cell in found if cell.key.task != "nothing"]
     workloads = sorted({cell.key.workload for cell in stepped})
     variants = sorted({cell.key.variant for cell in stepped})

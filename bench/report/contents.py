@@ -133,6 +133,7 @@ def contents_of(
         "near": NEAR,
         "published": published.rows(found),
         "upkeep": upkeep.rows(found),
+        "unlike": caveats.UNLIKE,
         "concurrent": concurrency.rows(everything),
         "starts": starts.rows(everything),
         "curves": [row for group in groups for row in _curves(group)],
@@ -268,7 +269,6 @@ def _row(cell: Cell, among: Sequence[Cell], lines: dict[str, tuple[int, int]]) -
         for name, value in cell.blocking.items()
         if any(twin.blocking.get(name) != value for twin in twins)
     )
-    answered = len(cell.measured) + len(cell.failed)
     return {
         "orchestrator": cell.key.orchestrator,
         "role": ("floor", "control", "orchestrator")[rank(cell)],
@@ -287,8 +287,8 @@ def _row(cell: Cell, among: Sequence[Cell], lines: dict[str, tuple[int, int]]) -
         "handoff_bounds": _handoff_bounds(cell),
         "p95": asdict(p95(cell.values(makespan))) if cell.measured else None,
         "ratio": None if ratio is None else {**asdict(ratio.estimate), "paired": ratio.paired},
-        "success": asdict(proportion(len(cell.measured), answered)) if answered else None,
-        "answered": answered,
+        "success": asdict(proportion(len(cell.measured), cell.answered)) if cell.answered else None,
+        "answered": cell.answered,
         "failed": len(cell.failed),
         "void": len(cell.void),
         "unsupported": cell.unsupported[0].reason if cell.unsupported else None,

@@ -110,7 +110,7 @@ def _together(runs: int) -> Callable[[CellKey], bool]:
 
 def _answered(cell: Cell) -> int:
     """Samples that some runs did not survive are an answer, too."""
-    return len(cell.measured) + len(cell.failed)
+    return cell.answered
 
 
 def _asked(cell: Cell) -> int:

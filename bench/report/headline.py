@@ -27,7 +27,7 @@ from bench.analysis.statistics import Estimate, median
 from bench.faults import aftermath
 from bench.faults.inject import FAULTS, STRUCK, WORK_SECONDS
 from bench.lineage import answers
-from bench.report import capabilities, coverage
+from bench.report import capabilities, caveats, coverage
 from bench.report.capabilities import Conformance
 from bench.report.numbers import figures, seconds
 from bench.results.records import RunRecord
@@ -52,9 +52,7 @@ FAILING = (
 )
 KEPT = (
     "**What it takes to keep**: its own servers, doing nothing, databases apart; n looks of a minute at a deployed "
-    "orchestrator. They are not the same product: Argo's is its controller alone, without the optional API server, UI "
-    "and archive; Airflow's and Dagster's have an API server with the UI; Prefect's has its API server without it "
-    "([which parts](docs/results/report.md#what-it-takes-to-keep-and-to-use))."
+    f"orchestrator. {caveats.UNLIKE} ([Which parts](docs/results/report.md#what-it-takes-to-keep-and-to-use).)"
 )
 ASKED = (
     "**Lineage**: thirteen questions to each orchestrator's own store, after a run of the pipeline in which the first "
@@ -161,17 +159,13 @@ def _failing(target: str, part: recent.Part) -> str:
     heads = [
         f"{workload}-{steps}, `{STRUCK[workload]}` {STRIKES[fault]}" for workload, steps, fault in columns
     ]
-    return "\n".join(
-        [
-            f"A step fails on **{target}** ({_said(part)}):",
-            "",
-            "| orchestrator | a step is | retries | " + " | ".join(heads) + " |",
-            "|---|---|---|" + "--:|" * len(heads),
-            *(
-                "| " + " | ".join((*who, *(of.get(column, "—") for column in columns))) + " |"
-                for who, of in sorted(rows.items(), key=lambda row: (row[0][1], row[0]))
-            ),
-        ]
+    of_kind = dict(sorted(rows.items(), key=lambda row: (row[0][1], row[0])))
+    head = ("orchestrator", "a step is", "retries")
+    return _grid(
+        f"A step fails on **{target}** ({_said(part)}):",
+        head,
+        dict(zip(columns, heads, strict=True)),
+        of_kind,
     )
 
 
@@ -254,19 +248,12 @@ def _starting(target: str, part: recent.Part) -> str:
             within = f"{figures(row['shortest'])} to {figures(row['longest'])}, " if row["n"] > 1 else ""
             cold = ", cold" if row["cold"] else ""
             of[row["by"]] = f"{seconds(row['start']['value'])} ({within}n = {row['n']}{cold})"
-    return "\n".join(
-        [
-            f"**Until the first step is at work** on **{target}** ({_said(part)}; median, shortest to longest), by "
-            "what starts the run: a request, a schedule (from the minute it was due), a data event:",
-            "",
-            "| orchestrator | a step is | work | request | schedule | data event |",
-            "|---|---|---|--:|--:|--:|",
-            *(
-                "| " + " | ".join((*who, *(of.get(by, "—") for by in starts.SHOWN))) + " |"
-                for who, of in rows.items()
-            ),
-        ]
+    title = (
+        f"**Until the first step is at work** on **{target}** ({_said(part)}; median, shortest to longest), by "
+        "what starts the run: a request, a schedule (from the minute it was due), a data event:"
     )
+    columns = dict(zip(starts.SHOWN, ("request", "schedule", "data event"), strict=True))
+    return _grid(title, ("orchestrator", "a step is", "work"), columns, rows)
 
 
 def at_once(records: Sequence[RunRecord]) -> str:
@@ -276,16 +263,16 @@ def at_once(records: Sequence[RunRecord]) -> str:
         if not cell.key.fault and not cell.key.first:
             works.setdefault((cell.key.target, cell.key.sized), []).append(cell)
     made = [
-        _at_once(target, work, part)
+        text
         for (target, work), members in sorted(works.items())
-        if any(cell.key.concurrent > 1 for cell in members)
         for part in recent.parts(members)
-        if any(cell.key.concurrent > 1 for cell in part.rows)
+        if (text := _at_once(target, work, part))
     ]
     return "\n\n".join([AT_ONCE, *made]) if made else ""
 
 
 def _at_once(target: str, work: str, part: recent.Part) -> str:
+    """Several runs at once of this part's rows and of its floors, one alone beside them; empty where there are none."""
     floors = [cell for cell in part.around if cell.key.orchestrator in FLOORS.values()]
     ours = {
         (cell.key.orchestrator, cell.key.configuration, cell.key.concurrent) for cell in (*part.rows, *floors)
@@ -299,19 +286,11 @@ def _at_once(target: str, work: str, part: recent.Part) -> str:
             if row["alone"]:
                 of[1] = f"{seconds(row['alone']['value'])} (n = {row['alone']['n']})"
     counts = sorted({count for of in rows.values() for count in of})
-    heads = " | ".join("one alone" if count == 1 else f"{count} at once" for count in counts)
-    return "\n".join(
-        [
-            f"{work} on **{target}** ({_said(part)}):",
-            "",
-            f"| orchestrator | a step is | {heads} |",
-            "|---|---|" + "--:|" * len(counts),
-            *(
-                "| " + " | ".join((*who, *(of.get(count, "—") for count in counts))) + " |"
-                for who, of in sorted(rows.items(), key=lambda row: (row[0][1], row[0]))
-            ),
-        ]
-    )
+    if not any(name not in FLOORS.values() and count > 1 for name, _, count in ours):
+        return ""
+    of_kind = dict(sorted(rows.items(), key=lambda row: (row[0][1], row[0])))
+    columns = {count: "one alone" if count == 1 else f"{count} at once" for count in counts}
+    return _grid(f"{work} on **{target}** ({_said(part)}):", ("orchestrator", "a step is"), columns, of_kind)
 
 
 def _all_took(row: Mapping[str, Any]) -> str:
@@ -327,6 +306,27 @@ def _said(part: recent.Part, compare: str = "") -> str:
         return part.days
     other = f"other {', '.join(part.differs)}, perhaps another machine{compare}"
     return f"older, {part.days}; {other}; only rows that the table above lacks"
+
+
+def _grid(
+    title: str,
+    head: Sequence[str],
+    columns: Mapping[Any, str],
+    rows: Mapping[Any, Mapping[Any, str]],
+) -> str:
+    """A table: who each row is of, under `head`, then its numbers, by column; a dash where it has none."""
+    return "\n".join(
+        [
+            title,
+            "",
+            "| " + " | ".join((*head, *columns.values())) + " |",
+            "|" + "---|" * len(head) + "--:|" * len(columns),
+            *(
+                "| " + " | ".join((*who, *(of.get(column, "—") for column in columns))) + " |"
+                for who, of in rows.items()
+            ),
+        ]
+    )
 
 
 def _shown(name: str, configuration: str) -> str:
