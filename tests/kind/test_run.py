@@ -13,6 +13,7 @@ import yaml
 from kubernetes import client
 from kubernetes.client.exceptions import ApiException
 
+import adapters
 import cluster
 from adapters.base import Target
 from adapters.workloads import PIPELINE
@@ -43,7 +44,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def records(folder: Path) -> list[RunRecord]:
-    """A sample each of argo shipped, argo tuned, the floor and the no-op, and two warm-ups; runs are kept."""
+    """A sample each of argo shipped, argo tuned, the floor and the no-op, and two warm-ups; runs are kept.
+
+    Argo is stopped first: what an earlier test left running would be no new deployment, so not warmed up.
+    """
+    adapters.load("argo").runtime(Target.KIND).scale(False)
     done = bench(
         *("run", "-o", "argo", "--n", "1", "--jitter", "2", "--idle", "15"),
         *("--keep", "--json", "--results", str(folder)),
