@@ -62,6 +62,8 @@ RUN_EPILOG = """
 
   bench run --orchestrator airflow --fault all --retries equal,shipped --n 3
 
+  bench run --orchestrator argo --fault promote-killed-naive,servers-deleted -w pipeline --retries equal,shipped
+
   bench run --orchestrator argo,prefect --target k8s --context my-cluster
 
   bench run --orchestrator all --n 20 --plan
@@ -110,8 +112,8 @@ def run(
     fault: Annotated[
         list[str] | None,
         typer.Option(
-            help="What goes wrong on purpose: exception, sigkill, pod-deleted or all; the workload is then a "
-            "single step unless -w says pipeline."
+            help="What goes wrong on purpose: exception, sigkill, pod-deleted, promote-killed, promote-killed-naive, "
+            "servers-deleted or all; the workload is then a single step, of those of promote a pipeline."
         ),
     ] = None,
     lineage: Annotated[
@@ -210,17 +212,19 @@ def run(
 ) -> None:
     """Measure a workload on one or more orchestrators; store raw results, show where the time went."""
     from bench.commands import run as run_command
+    from bench.faults import inject
     from bench.measure import pilot
     from bench.measure.plan import Limits
 
     struck = _split(fault or []) or (("exception",) if lineage else ())
+    usual = "pipeline" if lineage or not struck else inject.usual_workload(struck)
     run_command.run(
         run_command.Options(
             orchestrators=_split(orchestrator),
             target=_target(target),
             context=context,
             n=n,
-            workloads=_split(workload or ["chain" if struck and not lineage else "pipeline"]),
+            workloads=_split(workload or [usual]),
             configurations=_split(configuration or []),
             steps=steps or (1 if struck else 10),
             faults=struck,

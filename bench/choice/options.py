@@ -147,11 +147,11 @@ def _blocks(cell: Cell) -> set[tuple[str, int]]:
 
 
 def _retries(found: Sequence[Cell], target: str, newest: Newest) -> dict[Option, Figure]:
-    """A single step, struck in every way that the target has; the mean of the shares, and of their intervals' ends.
+    """A single step that fails in every way that the target has; the mean of the shares, and of their intervals' ends.
 
     Each interval is at a level at which all hold together (Bonferroni).
     """
-    faults = [fault.name for fault in FAULTS.values() if Target(target) in fault.targets]
+    faults = [each.name for each in FAULTS.values() if each.fails_a_step and Target(target) in each.targets]
     by_fault = {
         fault: _last(
             cell

@@ -258,7 +258,9 @@ def scenarios(options: Options, target: Target) -> list[Scenario]:
         for concurrent in options.concurrent
         for trigger in options.triggers
         for retries in options.retries
-        if adapter.name not in CONTROLS or (trigger == "api" and retries == "equal")
+        if not fault or inject.struck_step(fault, workload)
+        if adapter.name not in CONTROLS
+        or (trigger == "api" and retries == "equal" and not _of_servers(fault))
         if adapter.name != "noop" or not (observer or concurrent > 1)
     ]
     warm_ups = planning.warm_ups(each for each in measured if each.orchestrator not in CONTROLS)
@@ -266,7 +268,10 @@ def scenarios(options: Options, target: Target) -> list[Scenario]:
 
 
 def wanted_faults(options: Options, target: Target) -> tuple[str, ...]:
-    """The faults asked for; `all` stands for those that the target has. Raises `BadInput` for what cannot be."""
+    """The faults asked for; `all` stands for those that the target and the workloads have.
+
+    Raises `BadInput` for what cannot be.
+    """
     here = [fault.name for fault in inject.FAULTS.values() if target in fault.targets]
     wanted = tuple(here) if "all" in options.faults else options.faults
     for name in wanted:
@@ -274,6 +279,10 @@ def wanted_faults(options: Options, target: Target) -> tuple[str, ...]:
             raise BadInput(f"unknown fault '{name}'", f"one of: all, {', '.join(inject.FAULTS)}")
         if name not in here:
             raise BadInput(f"{inject.FAULTS[name].title}: cannot be on {target.value}", "--target kind")
+        if name in options.faults and inject.FAULTS[name].step and set(options.workloads) != {"pipeline"}:
+            raise BadInput(
+                f"{inject.FAULTS[name].title}: only a pipeline has that step", "--workload pipeline"
+            )
     for workload in options.workloads if wanted else ():
         if workload not in inject.STRUCK or (workload == "chain" and options.steps != 1):
             raise BadInput(
@@ -291,6 +300,11 @@ def wanted_faults(options: Options, target: Target) -> tuple[str, ...]:
     if wanted and "fault" in options.parameters:
         raise BadInput("--fault and --set fault=… are two ways to say one thing", "leave --set fault=… out")
     return wanted
+
+
+def _of_servers(fault: str) -> bool:
+    """Whether it strikes servers, which controls have not."""
+    return bool(fault) and inject.FAULTS[fault].servers
 
 
 def _configurations(adapter: Adapter, target: Target, wanted: Sequence[str]) -> list[Configuration]:

@@ -28,6 +28,7 @@ class Aftermath:
     """Until the end of the struck attempt by the orchestrator's own clock, as coarse as that is.
 
     None where its record has fewer attempts than the ledger: the struck one is not in it, or is one with the next.
+    None, too, where there was one attempt and it went on to its end: there was nothing to notice.
     """
     resumed: float | None
     """Until the next attempt's process was at work (ledger)."""
@@ -35,11 +36,14 @@ class Aftermath:
     """Until the harness saw the run's terminal state."""
     resolution: float | None
     """Of the orchestrator's clock, seconds."""
+    left: str = ""
+    """What a promotion that was never done left, by the writes that it announced; empty where it is not of one."""
 
     @property
     def delivered(self) -> str:
         """How often the step's work was done, as measured against the ledger."""
-        return {0: "not done", 1: "once"}.get(self.finishes, f"{self.finishes} times")
+        undone = f"not done: {self.left}" if self.left else "not done"
+        return {0: undone, 1: "once"}.get(self.finishes, f"{self.finishes} times")
 
 
 def aftermath(record: RunRecord) -> Aftermath | None:
@@ -50,13 +54,14 @@ def aftermath(record: RunRecord) -> Aftermath | None:
     at = inject.struck_ns(record)
     if at is None or not record.scenario.fault or record.status == "void" or record.backwards:
         return None
-    step = inject.STRUCK[record.scenario.workload]
+    step = inject.struck_step(record.scenario.fault, record.scenario.workload)
     starts = [e for e in record.ledger if e["event"] == "start" and e["step"] == step]
     finishes = [e for e in record.ledger if e["event"] == "finish" and e["step"] == step]
     again = min((e["wall_ns"] for e in starts if e["wall_ns"] > at), default=None)
     timeline = record.timeline
     claimed = [a for a in timeline.attempts if a.step == step] if timeline else []
-    told = claimed if len(claimed) >= len(starts) else []
+    unharmed = len(starts) == len(finishes) == 1
+    told = claimed if len(claimed) >= len(starts) and not unharmed else []
     ended = min((a.finished for a in told if a.finished is not None), default=None)
     return Aftermath(
         recovered=record.status == "succeeded" and bool(finishes) and did_its_work(record.verification),
@@ -67,7 +72,22 @@ def aftermath(record: RunRecord) -> Aftermath | None:
         resumed=None if again is None else (again - at) / 1e9,
         done=None if record.client is None else (record.client.first_terminal_ns - at) / 1e9,
         resolution=timeline.resolution_seconds if timeline else None,
+        left="" if finishes else _left(record),
     )
+
+
+def _left(record: RunRecord) -> str:
+    """Which of promote's writes were begun where it never came to its end."""
+    announced = {
+        event["data"]["effect"]
+        for event in record.ledger
+        if event["event"] == "effect" and event["step"] == inject.PROMOTE
+    }
+    if announced & {"serving.reload", "serving.swap"}:
+        return "registry and service begun"
+    if "registry.champion" in announced:
+        return "registry changed, service not"
+    return "intent noted, nothing changed" if "registry.intent" in announced else ""
 
 
 def struck(cell: Cell) -> list[tuple[RunRecord, Aftermath]]:
@@ -128,7 +148,7 @@ def tables(found: Sequence[Cell], located: Callable[[Cell], dict[str, Any]]) -> 
                     "fault": key.fault,
                     "title": inject.FAULTS[key.fault].title,
                     "workload": ", ".join(work),
-                    "step": inject.STRUCK[key.workload],
+                    "step": inject.struck_step(key.fault, key.workload),
                     "retries": key.retries,
                     "policy": inject.POLICIES[key.retries],
                     "days": recent.days(cells) if len(parts) > 1 else None,

@@ -7,14 +7,14 @@ fault from outside is the harness's own, which notes it in the record.
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import structlog
 
-from adapters.base import BenchError, Target
+from adapters.base import BenchError, Component, Target
 from adapters.lineage import SHAPING
 from bench.results.records import RunRecord, Scenario, Strike
 from core.config import PipelineConfig
@@ -22,10 +22,14 @@ from core.config import PipelineConfig
 log = structlog.get_logger()
 
 STRUCK = {"chain": "probe", "pipeline": "train"}
-"""The step that a fault strikes, by workload; of a chain only one of a single step, or every step would be struck."""
+"""The step that most faults strike, by workload; of a chain only one of a single step, or every step would be struck.
+"""
+PROMOTE = "promote"
 LOOK_SECONDS = 0.25
 WORK_SECONDS = 15
 """How long a step works that is struck from outside, so that it is struck at work."""
+DATABASE = "database"
+"""The role of the components that are spared where an orchestrator loses its servers."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +40,17 @@ class Fault:
     title: str
     inside: str | None
     targets: tuple[Target, ...] = (Target.LOCAL, Target.KIND, Target.K8S)
+    step: str = ""
+    """The one step of the pipeline that it can strike; empty where any step would do."""
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    """What else the pipeline is told."""
+    servers: bool = False
+    """Whether it strikes the orchestrator's servers, while a step is at work that is left alone."""
+
+    @property
+    def fails_a_step(self) -> bool:
+        """Whether a step fails as any may: no promotion left half done, no loss of the servers."""
+        return not (self.step or self.servers)
 
 
 FAULTS = {
@@ -49,6 +64,28 @@ FAULTS = {
             None,
             (Target.KIND, Target.K8S),
         ),
+        Fault(
+            "promote-killed",
+            "promote, in the safe order, is killed with SIGKILL between its two writes, once",
+            "kill-between-writes",
+            step=PROMOTE,
+        ),
+        Fault(
+            "promote-killed-naive",
+            "promote, in the naive order (a stand-in for annotate and restart), is killed with SIGKILL between its "
+            "two writes, once",
+            "kill-between-writes",
+            step=PROMOTE,
+            parameters={"promote_order": "naive"},
+        ),
+        Fault(
+            "servers-deleted",
+            f"the pods of all the orchestrator's servers, but no database, are deleted without grace while a step "
+            f"works {WORK_SECONDS} s, once",
+            None,
+            (Target.KIND, Target.K8S),
+            servers=True,
+        ),
     )
 }
 
@@ -61,13 +98,29 @@ POLICIES = {
 
 
 class Struck(Protocol):
-    """Where a pod can be deleted, and the ledger read."""
+    """Where pods can be deleted, and the ledger read."""
 
     def ledger(self, run_id: str) -> list[dict[str, Any]]:
         """The run's ledger events in order."""
 
     def delete_pod(self, name: str) -> None:
         """Delete a pod of the pipelines at once."""
+
+    def delete_servers(self, components: Sequence[Component]) -> list[str]:
+        """Delete all pods of these parts of an orchestrator at once; their names."""
+
+
+def struck_step(fault: str, workload: str) -> str | None:
+    """The step at which a fault strikes; None where that workload has none for it."""
+    own = FAULTS[fault].step
+    if own:
+        return own if workload == "pipeline" else None
+    return STRUCK.get(workload)
+
+
+def usual_workload(faults: Sequence[str]) -> str:
+    """The shortest in which they can strike: a single step, but for those of one step of the pipeline."""
+    return "pipeline" if all(name in FAULTS and FAULTS[name].step for name in faults) else "chain"
 
 
 def parameters(scenario: Scenario) -> dict[str, str | int | float]:
@@ -78,12 +131,13 @@ def parameters(scenario: Scenario) -> dict[str, str | int | float]:
     """
     if not scenario.fault:
         return {}
-    step = STRUCK[scenario.workload]
+    step = struck_step(scenario.fault, scenario.workload)
     inside = FAULTS[scenario.fault].inside
     if inside is None:
         return {("train_seconds" if step == "train" else "sleep_seconds"): str(WORK_SECONDS)}
     strike: dict[str, str | int | float] = {
-        "fault": json.dumps({"step": step, "kind": inside, "on_attempts": [1]})
+        "fault": json.dumps({"step": step, "kind": inside, "on_attempts": [1]}),
+        **FAULTS[scenario.fault].parameters,
     }
     if asks_lineage(scenario):
         defaults = PipelineConfig()
@@ -98,11 +152,12 @@ def asks_lineage(scenario: Scenario) -> bool:
 
 @dataclass
 class Injector:
-    """Deletes the pod of a run's first attempt once it is at work."""
+    """Deletes the pod of a run's first attempt once it is at work, or those of the servers that are given."""
 
     scene: Struck
     run_id: str
     step: str
+    servers: tuple[Component, ...] = ()
     strike: Strike | None = None
     error: str = ""
     _over: threading.Event = field(default_factory=threading.Event)
@@ -117,15 +172,25 @@ class Injector:
                     if event["event"] == "start" and event["step"] == self.step
                 ]
                 if started:
-                    name = started[0]["pod_name"]
                     at = time.time_ns()
-                    self.scene.delete_pod(name)
-                    self.strike = Strike(at_ns=at, target=f"pod {name}")
+                    self.strike = Strike(at_ns=at, target=self._delete(started[0]["pod_name"]))
                     return
             except BenchError as error:
                 self.error = error.message
                 log.warning("the fault could not be caused", run=self.run_id, why=error.message)
                 return
+
+    def _delete(self, pod: str) -> str:
+        """Do what the fault is; what was struck."""
+        if self.servers:
+            return "pods " + ", ".join(self.scene.delete_servers(self.servers))
+        self.scene.delete_pod(pod)
+        return f"pod {pod}"
+
+    @property
+    def took_servers(self) -> bool:
+        """Whether the orchestrator's servers were struck: they may not answer for a while."""
+        return bool(self.servers) and self.strike is not None
 
     def stop(self) -> None:
         """No strike after this."""
@@ -133,12 +198,19 @@ class Injector:
 
 
 @contextmanager
-def injected(scene: Any, scenario: Scenario, run_id: str) -> Iterator[Injector | None]:
-    """Cause the scenario's fault while the block lasts, where the harness is the one to cause it."""
+def injected(
+    scene: Any, scenario: Scenario, run_id: str, components: Sequence[Component] = ()
+) -> Iterator[Injector | None]:
+    """Cause the scenario's fault while the block lasts, where the harness is the one to cause it.
+
+    `components` are the orchestrator's own, which some faults strike.
+    """
     if not scenario.fault or FAULTS[scenario.fault].inside is not None:
         yield None
         return
-    injector = Injector(scene, run_id, STRUCK[scenario.workload])
+    servers = tuple(each for each in components if each.role != DATABASE)
+    step = struck_step(scenario.fault, scenario.workload) or ""
+    injector = Injector(scene, run_id, step, servers if FAULTS[scenario.fault].servers else ())
     thread = threading.Thread(target=injector.work, name=f"fault-{run_id}", daemon=True)
     thread.start()
     try:
@@ -149,10 +221,20 @@ def injected(scene: Any, scenario: Scenario, run_id: str) -> Iterator[Injector |
 
 
 def struck_ns(record: RunRecord) -> int | None:
-    """When the fault struck, wall nanoseconds; None where it never did."""
+    """When the fault struck, wall nanoseconds; None where it never did.
+
+    A step that is killed between its two writes cannot say so: what counts is when it announced the first, in an
+    attempt that never came to its second.
+    """
     if record.strike is not None:
         return record.strike.at_ns
     for event in record.ledger:
         if event["event"] == "effect" and event["data"].get("effect") == "fault":
             return int(event["wall_ns"])
+    if record.scenario.fault and FAULTS[record.scenario.fault].step:
+        first = [
+            e for e in record.ledger if e["step"] == FAULTS[record.scenario.fault].step and e["attempt"] == 1
+        ]
+        if [event["event"] for event in first] == ["start", "effect"]:
+            return int(first[-1]["wall_ns"])
     return None

@@ -3,7 +3,7 @@
 import json
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -262,6 +262,24 @@ class ClusterScene:
         """Delete a pod of the pipelines without grace. Raises `BenchError` where it is not there."""
         with explained(f"deleting pod {name}"):
             self.where.kube.core.delete_namespaced_pod(name, PIPELINE_NAMESPACE, grace_period_seconds=0)
+
+    def delete_servers(self, components: Sequence[Component]) -> list[str]:
+        """Delete all pods of these parts of an orchestrator without grace; their names.
+
+        Raises `BenchError` where there is none, or Kubernetes refuses.
+        """
+        core = self.where.kube.core
+        with explained("deleting the orchestrator's servers"):
+            pods = [
+                pod.metadata
+                for each in components
+                for pod in core.list_namespaced_pod(each.namespace, label_selector=each.selector).items
+            ]
+            for pod in pods:
+                core.delete_namespaced_pod(pod.name, pod.namespace, grace_period_seconds=0)
+        if not pods:
+            raise BenchError("no pod of the orchestrator's servers is there to be deleted", "bench doctor")
+        return [pod.name for pod in pods]
 
     def served(self) -> dict[str, Any] | None:
         """Which model the service in the cluster serves; None before the first promotion."""

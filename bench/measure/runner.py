@@ -380,15 +380,30 @@ class Runner:
         with (
             self._gauged(scenario) as gauged,
             (EmptyScene() if scenario.observer else scene).watch(request.run_id) as watcher,
-            inject.injected(scene, scenario, request.run_id) as injector,
+            inject.injected(
+                scene, scenario, request.run_id, self._components(scenario) if scenario.fault else ()
+            ) as injector,
         ):
             handle, begin = triggers.start(scenario, driver, request)
-            outcome = driver.wait(handle, self.deadline_seconds)
+            outcome = self._waited(driver, handle, injector)
             timeline = driver.timeline(handle) if outcome.status is not Status.CANCELLED else None
         record = self._record(plan, started, handle, outcome, begin, timeline, watcher.pods(), cold, gauged)
         if scenario.fault:
             record = _disturbed(record, injector)
+        if injector is not None and injector.took_servers:
+            self._active = None  # its servers are new: the next sample sees to it that all are up
         return self._asked(record, handle) if questions.is_asked(record) else record
+
+    def _waited(self, driver: Driver, handle: RunHandle, injector: inject.Injector | None) -> RunOutcome:
+        """How the run ended; servers that a fault has struck are asked until they answer again."""
+        end = time.monotonic() + self.deadline_seconds
+        while True:
+            try:
+                return driver.wait(handle, max(0.0, end - time.monotonic()))
+            except BenchError:
+                if injector is None or not injector.took_servers or time.monotonic() > end:
+                    raise
+            time.sleep(inject.LOOK_SECONDS)
 
     def _several(self, plan: Plan, started: Started, requests: Sequence[RunRequest], cold: bool) -> RunRecord:
         """A sample of several runs at once: each is checked as one alone would be; pods are not watched."""

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from bench.analysis.cells import (
 )
 from bench.analysis.statistics import Estimate, median
 from bench.faults import aftermath
-from bench.faults.inject import FAULTS, STRUCK, WORK_SECONDS
+from bench.faults.inject import FAULTS, STRUCK, WORK_SECONDS, Fault, struck_step
 from bench.lineage import answers
 from bench.report import capabilities, caveats, coverage
 from bench.report.capabilities import Conformance
@@ -41,11 +41,24 @@ STRIKES = {
     "exception": "raises",
     "sigkill": "is killed",
     "pod-deleted": f"loses its pod ({WORK_SECONDS} s of work)",
+    "promote-killed": "is killed between its two writes (safe order)",
+    "promote-killed-naive": "is killed between its two writes (naive order)",
+    "servers-deleted": f"works {WORK_SECONDS} s while all its orchestrator's servers are deleted",
 }
+_Struck = tuple[str, int, int]
+"""A work, its size, and a fault by its place in `FAULTS`."""
+HAPPENINGS: dict[str, Callable[[Fault], bool]] = {
+    "A step fails": lambda fault: fault.fails_a_step,
+    "A promotion is cut short": lambda fault: bool(fault.step),
+    "The orchestrator loses its servers": lambda fault: fault.servers,
+}
+"""What a table of faults is of."""
 FAILING = (
-    "**When a step fails**: runs that recovered; how long until the next attempt was at work, median; *busy* where "
-    f"the median CPU pressure of these runs was above {BUSY:.0%}. Retries are *equal* (three attempts, no delay) or "
-    "*as shipped* (no retry setting of ours). Each column names the workload and the step that is made to fail. The "
+    "**When something fails**: runs that recovered; how long until the next attempt was at work, median (none where "
+    f"the first went on to its end); *busy* where the median CPU pressure of these runs was above {BUSY:.0%}. Retries "
+    "are *equal* (three attempts, no delay) or *as shipped* (no retry setting of ours). Each column names the workload "
+    "and the step at which the fault strikes. Kubernetes starts servers that are deleted again; their database is "
+    "left alone. Of a promotion that was never done it is said what it left. The "
     "long waits are shipped settings, none of them tuned here: Airflow misses a killed process by its heartbeat "
     "(300 s), Dagster looks at its Jobs every 20 s, Argo and KFP look at a run again after 10 s ([each adapter's "
     "README](adapters))."
@@ -128,7 +141,7 @@ def unmeasured(records: Sequence[RunRecord], verdicts: Sequence[Conformance]) ->
 
 
 def kept(records: Sequence[RunRecord]) -> str:
-    """What each does when a step fails and what it knows of a model later: tables for each target."""
+    """What each does when something fails and what it knows of a model later: tables for each target."""
     by_target: dict[str, list[Cell]] = {}
     for cell in usual(cells(records)):
         if cell.key.fault:
@@ -137,44 +150,48 @@ def kept(records: Sequence[RunRecord]) -> str:
     asked: list[str] = []
     for target, members in sorted(by_target.items()):
         struck = [cell for cell in members if aftermath.struck(cell)]
-        failing += [_failing(target, part) for part in recent.parts(struck)]
+        for happening, strikes in HAPPENINGS.items():
+            of_kind = [cell for cell in struck if strikes(FAULTS[cell.key.fault])]
+            failing += [_failing(happening, target, part) for part in recent.parts(of_kind)]
         answered = [c for c in members if c.key.retries == "equal" and answers.columns([c])]
         asked += [_lineage(target, part) for part in recent.parts(answered)]
     said = [[FAILING, *failing] if failing else [], [ASKED, *asked] if asked else []]
     return "\n\n".join(text for texts in said for text in texts)
 
 
-def _failing(target: str, part: recent.Part) -> str:
+def _failing(happening: str, target: str, part: recent.Part) -> str:
     """A column for each fault of each work, a row for each setting and retry policy: one cell of runs in each."""
-    columns = sorted(
-        {(cell.key.workload, cell.key.steps, cell.key.fault) for cell in part.rows},
-        key=lambda column: (*column[:2], list(FAULTS).index(column[2])),
-    )
-    rows: dict[tuple[str, ...], dict[tuple[str, int, str], str]] = {}
+    rows: dict[tuple[str, ...], dict[_Struck, str]] = {}
     for cell in part.rows:
         key = cell.key
         policy = "equal" if key.retries == "equal" else "as shipped"
         of = rows.setdefault((_shown(cell.key.orchestrator, cell.key.configuration), key.task, policy), {})
-        of[key.workload, key.steps, key.fault] = _recovered(cell)
-    heads = [
-        f"{workload}-{steps}, `{STRUCK[workload]}` {STRIKES[fault]}" for workload, steps, fault in columns
-    ]
+        of[key.workload, key.steps, list(FAULTS).index(key.fault)] = _recovered(cell)
+    columns = sorted({column for each in rows.values() for column in each})
+    heads = {column: _struck_so(*column) for column in columns}
     of_kind = dict(sorted(rows.items(), key=lambda row: (row[0][1], row[0])))
     head = ("orchestrator", "a step is", "retries")
     return _grid(
-        f"A step fails on **{target}** ({_said(part)}):",
+        f"{happening} on **{target}** ({_said(part)}):",
         head,
-        dict(zip(columns, heads, strict=True)),
+        heads,
         of_kind,
     )
 
 
+def _struck_so(workload: str, steps: int, number: int) -> str:
+    """What is done to which step of which work: the head of a column."""
+    fault = list(FAULTS)[number]
+    return f"{workload}-{steps}, `{struck_step(fault, workload)}` {STRIKES[fault]}"
+
+
 def _recovered(cell: Cell) -> str:
-    """`3 of 3; 1.9 s`, over the cell's struck runs."""
+    """`3 of 3; 1.9 s`, over the cell's struck runs; what was left where a promotion was never done."""
     runs = aftermath.struck(cell)
     again = aftermath.middle((after for _, after in runs), lambda after: after.resumed)
     text = f"{sum(after.recovered for _, after in runs)} of {len(runs)}"
     text += "" if again is None else f"; {seconds(again)}"
+    text += "".join(f"; {left}" for left in sorted({after.left for _, after in runs if after.left}))
     return f"{text}, busy" if load([record for record, _ in runs])["busy"] else text
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from adapters.base import Target
+from bench.faults.aftermath import aftermath
 from bench.measure.observe import ClusterScene
 from bench.results.store import Store
 from tests.conformance.suite import Bench
@@ -27,18 +28,34 @@ def argo() -> Bench:
 def test_controller_killed(argo: Bench, moment: str) -> None:
     """The run goes on and ends well; no step runs twice."""
     handle = argo.submit("chain", steps=2, sleep_seconds=3)
-    kube = argo.scene.where.kube
-    (component,) = argo.runtime.components()
     with argo.scene.watch(handle.run_id) as watcher:
         assert watcher.wait_for(moment, 120)
-        for pod in kube.core.list_namespaced_pod(
-            component.namespace, label_selector=component.selector
-        ).items:
-            kube.core.delete_namespaced_pod(pod.metadata.name, component.namespace, grace_period_seconds=0)
+        assert argo.scene.delete_servers(argo.runtime.components())
         ran = argo.finish(handle)
     assert ran.outcome.status == "succeeded", ran.outcome.reason
     assert [(row["index"], row["attempt"]) for row in ran.events("start")] == [(0, 1), (1, 1)]
     assert argo.driver.cancel(handle.run_id)
+
+
+@pytest.mark.usefixtures("alone")
+def test_what_bench_run_records_of_servers_that_were_lost_and_a_promotion_cut_short(tmp_path: Path) -> None:
+    words = ["run", "-o", "argo", "-c", "tuned", "-w", "pipeline", "--n", "1", "--jitter", "0"]
+    words += ["--fault", "servers-deleted,promote-killed-naive", "--retries", "equal,shipped"]
+    done = subprocess.run(
+        [*BENCH, *words, "--results", str(tmp_path)], capture_output=True, text=True, timeout=900
+    )
+    assert done.returncode == 0, done.stderr
+    seen = {
+        (record.scenario.fault, record.scenario.retries): (found.recovered, found.attempts, found.delivered)
+        for record in Store(tmp_path).records()
+        if (found := aftermath(record)) is not None
+    }
+    assert seen == {
+        ("servers-deleted", "equal"): (True, 1, "once"),
+        ("servers-deleted", "shipped"): (True, 1, "once"),
+        ("promote-killed-naive", "equal"): (True, 2, "once"),
+        ("promote-killed-naive", "shipped"): (False, 1, "not done: registry changed, service not"),
+    }
 
 
 @pytest.mark.usefixtures("alone")

@@ -2,12 +2,13 @@
 
 import json
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from adapters.base import BenchError, Target
+from adapters.base import BenchError, Component, RunHandle, RunOutcome, Status, Target
 from adapters.noop import NoopAdapter
 from adapters.workloads import Member
 from bench.commands.run import Options, scenarios
@@ -141,6 +142,15 @@ def test_a_strike_from_outside_counts_from_when_it_was_sent() -> None:
         ("sigkill", "pipeline", {"fault": {"step": "train", "kind": "sigkill", "on_attempts": [1]}}),
         ("pod-deleted", "chain", {"sleep_seconds": 15}),
         ("pod-deleted", "pipeline", {"train_seconds": 15}),
+        ("servers-deleted", "chain", {"sleep_seconds": 15}),
+        (
+            "promote-killed-naive",
+            "pipeline",
+            {
+                "fault": {"step": "promote", "kind": "kill-between-writes", "on_attempts": [1]},
+                "promote_order": "naive",
+            },
+        ),
     ],
 )
 def test_what_the_pipeline_is_asked(fault: str, workload: str, asked: dict[str, Any]) -> None:
@@ -153,6 +163,7 @@ class FakeScene:
     def __init__(self) -> None:
         self.started = threading.Event()
         self.deleted: list[str] = []
+        self.servers: list[str] = []
 
     def ledger(self, run_id: str) -> list[dict[str, Any]]:
         other = {"event": "start", "step": "ingest", "pod_name": "pod-of-another-step"}
@@ -161,6 +172,10 @@ class FakeScene:
 
     def delete_pod(self, name: str) -> None:
         self.deleted.append(name)
+
+    def delete_servers(self, components: Sequence[Component]) -> list[str]:
+        self.servers += [each.name for each in components]
+        return self.servers
 
 
 def test_the_pod_is_struck_once_and_only_when_its_step_is_at_work() -> None:
@@ -174,6 +189,119 @@ def test_the_pod_is_struck_once_and_only_when_its_step_is_at_work() -> None:
         threading.Event().wait(4 * inject.LOOK_SECONDS)
     assert scene.deleted == ["run-1-pod"]
     assert injector.strike is not None and injector.strike.target == "pod run-1-pod"
+
+
+def test_an_orchestrator_loses_its_servers_and_neither_its_database_nor_the_step_at_work() -> None:
+    scene = FakeScene()
+    scene.started.set()
+    parts = [
+        Component(name=name, namespace="airflow", selector=f"app={name}", role=role)
+        for name, role in (
+            ("scheduler", "scheduler"),
+            ("api-server", "server"),
+            ("postgres", inject.DATABASE),
+        )
+    ]
+    of = scenario("airflow", "chain", 1, fault="servers-deleted")
+    with inject.injected(scene, of, "run-1", parts) as injector:
+        assert injector is not None
+        threading.Event().wait(3 * inject.LOOK_SECONDS)
+    assert (scene.servers, scene.deleted) == (["scheduler", "api-server"], [])
+    assert injector.strike is not None and injector.strike.target == "pods scheduler, api-server"
+    assert injector.took_servers
+
+
+class Answering:
+    """A driver whose server is away at first."""
+
+    def __init__(self, refusals: int) -> None:
+        self.refusals = refusals
+
+    def wait(self, handle: RunHandle, deadline_seconds: float) -> RunOutcome:
+        if self.refusals:
+            self.refusals -= 1
+            raise BenchError("503", "bench doctor")
+        seen = {"last_non_terminal_ns": 1, "first_terminal_ns": 2, "first_terminal_monotonic_ns": 2}
+        return RunOutcome(status=Status.SUCCEEDED, native_status="Succeeded", **seen)
+
+
+@pytest.mark.parametrize("fault", ["servers-deleted", "pod-deleted"])
+def test_servers_that_a_fault_took_are_asked_until_they_answer_and_no_others(
+    fault: str, tmp_path: Path
+) -> None:
+    scene = FakeScene()
+    server = Component(name="server", namespace="prefect", selector="app=server", role="server")
+    part = inject.Injector(scene, "run-1", "probe", (server,) if fault == "servers-deleted" else ())
+    part.strike = Strike(at_ns=1, target="it")
+    handle = RunHandle(run_id="run-1", native_id="1", submit_ns=0, accepted_ns=0)
+    with Store.locked(tmp_path) as store:
+        runner, driver = Runner(store, Target.KIND), Answering(2)
+        if fault == "pod-deleted":
+            with pytest.raises(BenchError, match="503"):
+                runner._waited(driver, handle, part)  # type: ignore[arg-type]
+        else:
+            outcome = runner._waited(driver, handle, part)  # type: ignore[arg-type]
+            assert (outcome.status, driver.refusals) == (Status.SUCCEEDED, 0)
+
+
+def test_a_step_that_went_on_to_its_end_was_not_noticed_to_fail() -> None:
+    """The servers were lost, not the step: when it ended says nothing of the fault."""
+    record = made(scenario("argo", "chain", 1, fault="servers-deleted"))
+    start = next(event for event in record.ledger if event["event"] == "start")
+    strike = Strike(at_ns=start["wall_ns"] + 1, target="pods workflow-controller")
+    found = aftermath.aftermath(record.model_copy(update={"strike": strike}))
+    assert found is not None
+    assert (found.recovered, found.attempts, found.delivered) == (True, 1, "once")
+    assert (found.noticed, found.resumed) == (None, None) and found.done is not None
+
+
+def cut_short(*writes: str, finished: bool = False, fault: str = "promote-killed") -> RunRecord:
+    """A pipeline whose promote announced these writes in its first attempt; it failed, or was tried again."""
+    whole = made(scenario("argo", "pipeline", 7, fault=fault))
+    start = next(e for e in whole.ledger if e["step"] == "promote" and e["event"] == "start")
+    ledger = [e for e in whole.ledger if e["step"] not in ("promote", "monitor")]
+    ledger.append(start)
+    ledger += [
+        {**start, "event": "effect", "wall_ns": start["wall_ns"] + n + 1, "data": {"effect": name}}
+        for n, name in enumerate(writes)
+    ]
+    if finished:
+        later = {**start, "attempt": 2, "wall_ns": start["wall_ns"] + 4 * SECOND}
+        ledger += [later, {**later, "event": "finish"}]
+    status = "succeeded" if finished else "failed"
+    verification = Verification(ok=finished, problems=() if finished else ("promote did not finish",))
+    return whole.model_copy(
+        update={"ledger": tuple(ledger), "status": status, "verification": verification, "breakdown": None}
+    )
+
+
+@pytest.mark.parametrize(
+    ("write", "left"),
+    [
+        ("registry.champion", "registry changed, service not"),
+        ("registry.intent", "intent noted, nothing changed"),
+    ],
+)
+def test_what_a_promotion_left_that_was_cut_short(write: str, left: str, tmp_path: Path) -> None:
+    record = cut_short(write)
+    found = aftermath.aftermath(record)
+    assert found is not None
+    assert (found.recovered, found.delivered) == (False, f"not done: {left}")
+    said = kept([record])
+    assert "A promotion is cut short on **kind**" in said and f"0 of 1; {left}" in said
+    assert left in build([record], tmp_path)[0].read_text(encoding="utf-8")
+
+
+def test_a_promotion_that_was_done_again_left_nothing_undone() -> None:
+    found = aftermath.aftermath(cut_short("registry.champion", finished=True))
+    assert found is not None
+    assert (found.recovered, found.attempts, found.delivered) == (True, 2, "once")
+    assert found.resumed is not None and found.resumed == pytest.approx(4, abs=0.01)
+
+
+def test_a_promotion_that_came_to_its_second_write_was_not_struck() -> None:
+    """Process 1 of a container is spared its own SIGKILL: what it did then is no answer."""
+    assert aftermath.aftermath(cut_short("registry.champion", "serving.reload")) is None
 
 
 def test_a_run_that_ends_before_it_is_struck_is_not_struck() -> None:
@@ -215,14 +343,28 @@ def test_all_faults_are_those_of_the_target_and_floors_stay_out() -> None:
         ("prefect", "sigkill"),
     ]
     kind = scenarios(options(faults=("all",)), Target.KIND)
-    assert [each.fault for each in kind] == ["exception", "sigkill", "pod-deleted"]
-    assert len({each.key for each in kind}) == 3
+    assert [each.fault for each in kind] == ["exception", "sigkill", "pod-deleted", "servers-deleted"]
+    assert len({each.key for each in kind}) == 4
+    whole = scenarios(options(faults=("all",), workloads=("pipeline",)), Target.LOCAL)
+    assert [each.fault for each in whole][2:] == ["promote-killed", "promote-killed-naive"]
+
+
+def test_a_control_has_no_servers_to_lose() -> None:
+    struck = scenarios(options(orchestrators=("pods",), faults=("all",)), Target.KIND)
+    assert "servers-deleted" not in {each.fault for each in struck} and struck
+
+
+def test_the_work_of_a_fault_is_the_shortest_that_has_its_step() -> None:
+    assert inject.usual_workload(("sigkill", "promote-killed")) == "chain"
+    assert inject.usual_workload(("promote-killed", "promote-killed-naive")) == "pipeline"
 
 
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"faults": ("meteor",)}, "one of: all, exception, sigkill, pod-deleted"),
+        ({"faults": ("meteor",)}, "one of: all, exception, sigkill, pod-deleted, promote-killed"),
+        ({"faults": ("promote-killed",)}, "--workload pipeline"),
+        ({"faults": ("servers-deleted",)}, "--target kind"),
         ({"faults": ("pod-deleted",)}, "--target kind"),
         ({"faults": ("sigkill",), "workloads": ("fanout",)}, "--workload chain --steps 1"),
         ({"faults": ("sigkill",), "steps": 4}, "--workload chain --steps 1"),

@@ -507,7 +507,7 @@ def test_what_became_of_the_stored_runs_adds_up(tmp_path: Path) -> None:
 
 def test_failures_under_a_fault_are_not_called_none(tmp_path: Path) -> None:
     text = written([*study(2), struck(recovers=False)], tmp_path)
-    assert "Unprovoked: none.\n\n1 run failed under an injected fault: *When a step fails*." in text
+    assert "Unprovoked: none.\n\n1 run failed under an injected fault: *When something fails*." in text
     assert "injected fault: *When" not in written(study(2), tmp_path / "none")
 
 
