@@ -15,7 +15,7 @@ from rich.table import Table
 from adapters.base import Adapter, BenchError, Target
 from bench.commands import choose as choose_command
 from bench.commands import cluster as cluster_cli
-from bench.commands import doctor
+from bench.commands import completion, doctor
 from bench.commands import results as results_cli
 from bench.errors import BadInput, run_cli
 from bench.results.records import RetryPolicy, Trigger
@@ -77,10 +77,20 @@ An interrupted run goes on where it stopped when the same command is typed again
 @app.command(epilog=RUN_EPILOG)
 def run(
     orchestrator: Annotated[
-        list[str], typer.Option("--orchestrator", "-o", help="Name, comma list or `all`; repeatable.")
+        list[str],
+        typer.Option(
+            "--orchestrator",
+            "-o",
+            help="Name, comma list or `all`; repeatable.",
+            autocompletion=completion.orchestrators,
+        ),
     ],
     target: Annotated[
-        str, typer.Option(help="`kind`, `local` or `k8s`; default: kind when our cluster is up, else local.")
+        str,
+        typer.Option(
+            help="`kind`, `local` or `k8s`; default: kind when our cluster is up, else local.",
+            autocompletion=completion.targets,
+        ),
     ] = "",
     context: Annotated[
         str,
@@ -90,11 +100,22 @@ def run(
     ] = "",
     n: Annotated[int, typer.Option("--n", "-n", min=1, help="Samples per scenario.")] = 5,
     workload: Annotated[
-        list[str] | None, typer.Option("--workload", "-w", help="pipeline, chain, fanout, sweep.")
+        list[str] | None,
+        typer.Option(
+            "--workload",
+            "-w",
+            help="pipeline, chain, fanout, sweep.",
+            autocompletion=completion.workloads,
+        ),
     ] = None,
     configuration: Annotated[
         list[str] | None,
-        typer.Option("--configuration", "-c", help="As `bench orchestrators` lists them; default: all."),
+        typer.Option(
+            "--configuration",
+            "-c",
+            help="As `bench orchestrators` lists them; default: all.",
+            autocompletion=completion.configurations,
+        ),
     ] = None,
     steps: Annotated[
         int | None,
@@ -113,7 +134,8 @@ def run(
         list[str] | None,
         typer.Option(
             help="What goes wrong on purpose: exception, sigkill, pod-deleted, promote-killed, promote-killed-naive, "
-            "servers-deleted or all; the workload is then a single step, of those of promote a pipeline."
+            "servers-deleted or all; the workload is then a single step, of those of promote a pipeline.",
+            autocompletion=completion.faults,
         ),
     ] = None,
     lineage: Annotated[
@@ -185,6 +207,7 @@ def run(
             metavar="TRIGGERS",
             help="What starts a run: api (the harness asks for it), schedule, event (the orchestrator starts it); "
             "a scenario each. A scheduled run counts from the minute it was due.",
+            autocompletion=completion.triggers,
         ),
     ] = "api",
     retries: Annotated[
@@ -193,6 +216,7 @@ def run(
             metavar="POLICIES",
             help="With a fault: equal (three attempts, no delay) or shipped (no retry setting of ours); a scenario "
             "each.",
+            autocompletion=completion.retries,
         ),
     ] = "equal",
     budget: Annotated[

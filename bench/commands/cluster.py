@@ -20,6 +20,7 @@ from rich.table import Table
 import adapters
 import cluster
 from adapters.base import Target
+from bench.commands import completion
 from cluster.lifecycle import ImagesMode, known_orchestrators
 from cluster.pins import ORCHESTRATORS
 
@@ -97,9 +98,8 @@ def _interrupted(verb: str) -> NoReturn:
 
 
 def _complete_with(incomplete: str) -> list[str]:
-    """What may follow in a comma list: the names not in it yet."""
-    before, comma, _ = incomplete.rpartition(",")
-    return [f"{before}{comma}{name}" for name in (*ORCHESTRATORS, "all") if name not in before.split(",")]
+    """Those whose images can be had beside Argo's."""
+    return completion.rest(incomplete, (*ORCHESTRATORS, completion.ALL))
 
 
 @app.command(epilog=EXIT_CODES)
