@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, get_args
 
@@ -27,7 +28,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
     context_settings={"help_option_names": ["-h", "--help"]},
-    help="One ML pipeline, five orchestrators, measured: latency, retry behaviour and lineage capture.",
     epilog="Exit codes: 0 done · 1 something failed · 2 bad input · 4 done, but not with all that is stored · "
     "130 interrupted (the same command goes on).",
 )
@@ -38,6 +38,23 @@ app.command("choose", epilog=choose_command.EPILOG)(choose_command.choose_one)
 
 MOST_AT_ONCE = 64
 """Runs that one sample may submit at once."""
+
+
+def _version(wanted: bool) -> None:
+    """Say which release this is and end."""
+    if wanted:
+        print(f"orchestrator-bench {version('orchestrator-bench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Which release this is.")
+    ] = False,
+) -> None:
+    """One ML pipeline, five orchestrators, measured: latency, retry behaviour and lineage capture."""
+
 
 RUN_EPILOG = """
 [bold]Examples[/bold]

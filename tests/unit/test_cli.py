@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -97,6 +98,10 @@ def test_a_results_folder_that_cannot_be_written() -> None:
 def test_report_without_results(tmp_path: Path) -> None:
     done = bench("report", "--results", str(tmp_path), check=1)
     assert "bench run" in done.stderr
+
+
+def test_version_is_that_of_the_package() -> None:
+    assert bench("--version", check=0).stdout.split()[-1] == version("orchestrator-bench")
 
 
 def test_help_has_examples() -> None:
