@@ -39,12 +39,6 @@ class Aftermath:
     left: str = ""
     """What a promotion that was never done left, by the writes that it announced; empty where it is not of one."""
 
-    @property
-    def delivered(self) -> str:
-        """How often the step's work was done, as measured against the ledger."""
-        undone = f"not done: {self.left}" if self.left else "not done"
-        return {0: undone, 1: "once"}.get(self.finishes, f"{self.finishes} times")
-
 
 def aftermath(record: RunRecord) -> Aftermath | None:
     """What the stored clocks say of a run with a fault.
@@ -107,6 +101,28 @@ def counts(values: Iterable[int | None]) -> str:
     return "—" if not known else str(known[0]) if len(known) == 1 else f"{known[0]} to {known[-1]}"
 
 
+def verdict(found: Sequence[Aftermath]) -> str:
+    """How often the struck step's work was done, over these runs and by the ledger; empty without runs.
+
+    *Exactly once*, *at least once* (more than once in some run, never less), *at most once* (never more), or
+    *neither*; in brackets what was seen, and what a promotion that was never done left.
+    """
+    if not found:
+        return ""
+    least, most = min(each.finishes for each in found), max(each.finishes for each in found)
+    seen = []
+    if least == 0:
+        undone = [each for each in found if not each.finishes]
+        left = ", ".join(sorted({each.left for each in undone if each.left}))
+        seen.append(f"not done in {len(undone)} of {len(found)}" + (f": {left}" if left else ""))
+    if most > 1:
+        seen.append(f"{most} times in {sum(each.finishes == most for each in found)} of {len(found)}")
+    name = {(True, True): "exactly once", (True, False): "at least once", (False, True): "at most once"}.get(
+        (least > 0, most < 2), "neither"
+    )
+    return name + (f" ({'; '.join(seen)})" if seen else "")
+
+
 def row(cell: Cell) -> dict[str, Any]:
     """A cell as a row of the retry table. `recovered` is a count with its exact binomial interval, or None."""
     runs = struck(cell)
@@ -118,7 +134,7 @@ def row(cell: Cell) -> dict[str, Any]:
         "interval": asdict(proportion(sum(a.recovered for a in found), len(found))) if found else None,
         "attempts": counts(after.attempts for after in found),
         "claimed": counts(after.claimed for after in found),
-        "delivered": ", ".join(sorted({after.delivered for after in found})),
+        "verdict": verdict(found),
         "noticed": middle(found, lambda after: after.noticed),
         "resumed": middle(found, lambda after: after.resumed),
         "done": middle(found, lambda after: after.done),

@@ -125,8 +125,9 @@ def faults_table(records: Sequence[RunRecord]) -> RenderableType:
         table = _titled(f"{each['target']}, {each['workload']}{shipped}: {each['title']}")
         table.add_column("orchestrator", min_width=12, overflow="fold")
         table.add_column("a step is")
-        for name in ("recovered", "attempts", "claimed", "step done", "noticed", "resumed", "over"):
+        for name in ("recovered", "attempts", "claimed", "noticed", "resumed", "over"):
             table.add_column(name, justify="right", no_wrap=True)
+        table.add_column("step done", overflow="fold")
         for row in each["rows"]:
             table.add_row(*_fault_row(row))
         tables.append(table)
@@ -214,8 +215,8 @@ def _fault_row(row: Mapping[str, Any]) -> list[str]:
         f"{row['recovered']} of {row['n']}",
         row["attempts"],
         row["claimed"],
-        row["delivered"],
         *("—" if value is None else seconds(value) for value in times),
+        row["verdict"],
     ]
 
 

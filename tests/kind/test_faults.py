@@ -46,15 +46,20 @@ def test_what_bench_run_records_of_servers_that_were_lost_and_a_promotion_cut_sh
     )
     assert done.returncode == 0, done.stderr
     seen = {
-        (record.scenario.fault, record.scenario.retries): (found.recovered, found.attempts, found.delivered)
+        (record.scenario.fault, record.scenario.retries): (
+            found.recovered,
+            found.attempts,
+            found.finishes,
+            found.left,
+        )
         for record in Store(tmp_path).records()
         if (found := aftermath(record)) is not None
     }
     assert seen == {
-        ("servers-deleted", "equal"): (True, 1, "once"),
-        ("servers-deleted", "shipped"): (True, 1, "once"),
-        ("promote-killed-naive", "equal"): (True, 2, "once"),
-        ("promote-killed-naive", "shipped"): (False, 1, "not done: registry changed, service not"),
+        ("servers-deleted", "equal"): (True, 1, 1, ""),
+        ("servers-deleted", "shipped"): (True, 1, 1, ""),
+        ("promote-killed-naive", "equal"): (True, 2, 1, ""),
+        ("promote-killed-naive", "shipped"): (False, 1, 0, "registry changed, service not"),
     }
 
 

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,7 @@ def struck(recovers: bool = True, lies: bool = False, number: int = 0, again: fl
 def test_what_a_recovered_run_shows() -> None:
     found = aftermath.aftermath(struck())
     assert found is not None
-    assert (found.recovered, found.attempts, found.claimed, found.delivered) == (True, 2, 2, "once")
+    assert (found.recovered, found.attempts, found.claimed, found.finishes) == (True, 2, 2, 1)
     assert found.noticed == pytest.approx(0.5, abs=1e-3)
     assert found.resumed is not None and 4 < found.resumed < 7
     assert found.done is not None and found.done > found.resumed
@@ -65,7 +66,7 @@ def test_what_a_recovered_run_shows() -> None:
 def test_what_a_lost_run_shows() -> None:
     found = aftermath.aftermath(struck(recovers=False))
     assert found is not None
-    assert (found.recovered, found.attempts, found.delivered, found.resumed) == (False, 1, "not done", None)
+    assert (found.recovered, found.attempts, found.finishes, found.resumed) == (False, 1, 0, None)
     assert found.done is not None
 
 
@@ -80,7 +81,20 @@ def test_work_done_twice_is_seen() -> None:
     finish = next(event for event in record.ledger if event["event"] == "finish")
     twice = record.model_copy(update={"ledger": (*record.ledger, finish)})
     found = aftermath.aftermath(twice)
-    assert found is not None and found.delivered == "2 times"
+    assert found is not None and found.finishes == 2
+    assert aftermath.verdict([found]) == "at least once (2 times in 1 of 1)"
+
+
+def test_the_verdict_is_over_all_runs_of_a_row() -> None:
+    once = aftermath.aftermath(struck())
+    never = aftermath.aftermath(struck(recovers=False))
+    assert once is not None and never is not None
+    twice = replace(once, finishes=2)
+    assert aftermath.verdict([]) == ""
+    assert aftermath.verdict([once, once]) == "exactly once"
+    assert aftermath.verdict([once, never]) == "at most once (not done in 1 of 2)"
+    assert aftermath.verdict([once, twice, twice]) == "at least once (2 times in 2 of 3)"
+    assert aftermath.verdict([never, twice]) == "neither (not done in 1 of 2; 2 times in 1 of 2)"
 
 
 def test_success_without_the_work_is_no_recovery() -> None:
@@ -251,7 +265,7 @@ def test_a_step_that_went_on_to_its_end_was_not_noticed_to_fail() -> None:
     strike = Strike(at_ns=start["wall_ns"] + 1, target="pods workflow-controller")
     found = aftermath.aftermath(record.model_copy(update={"strike": strike}))
     assert found is not None
-    assert (found.recovered, found.attempts, found.delivered) == (True, 1, "once")
+    assert (found.recovered, found.attempts, found.finishes) == (True, 1, 1)
     assert (found.noticed, found.resumed) == (None, None) and found.done is not None
 
 
@@ -286,7 +300,8 @@ def test_what_a_promotion_left_that_was_cut_short(write: str, left: str, tmp_pat
     record = cut_short(write)
     found = aftermath.aftermath(record)
     assert found is not None
-    assert (found.recovered, found.delivered) == (False, f"not done: {left}")
+    assert (found.recovered, found.left) == (False, left)
+    assert aftermath.verdict([found]) == f"at most once (not done in 1 of 1: {left})"
     said = kept([record])
     assert "A promotion is cut short on **kind**" in said and f"0 of 1; {left}" in said
     assert left in build([record], tmp_path)[0].read_text(encoding="utf-8")
@@ -295,7 +310,7 @@ def test_what_a_promotion_left_that_was_cut_short(write: str, left: str, tmp_pat
 def test_a_promotion_that_was_done_again_left_nothing_undone() -> None:
     found = aftermath.aftermath(cut_short("registry.champion", finished=True))
     assert found is not None
-    assert (found.recovered, found.attempts, found.delivered) == (True, 2, "once")
+    assert (found.recovered, found.attempts, found.finishes) == (True, 2, 1)
     assert found.resumed is not None and found.resumed == pytest.approx(4, abs=0.01)
 
 
