@@ -151,7 +151,8 @@ def run(
         list[str] | None,
         typer.Option(
             help="What goes wrong on purpose: exception, sigkill, pod-deleted, promote-killed, promote-killed-naive, "
-            "servers-deleted or all; the workload is then a single step, of those of promote a pipeline.",
+            "servers-deleted, database-crashed or all; the workload is then a single step, with those of promote a "
+            "pipeline.",
             autocompletion=completion.faults,
         ),
     ] = None,

@@ -259,8 +259,8 @@ def scenarios(options: Options, target: Target) -> list[Scenario]:
         for trigger in options.triggers
         for retries in options.retries
         if not fault or inject.struck_step(fault, workload)
-        if adapter.name not in CONTROLS
-        or (trigger == "api" and retries == "equal" and not _of_servers(fault))
+        if adapter.name not in CONTROLS or (trigger == "api" and retries == "equal")
+        if adapter.name not in CONTROLS or not (fault and inject.FAULTS[fault].takes)
         if adapter.name != "noop" or not (observer or concurrent > 1)
     ]
     warm_ups = planning.warm_ups(each for each in measured if each.orchestrator not in CONTROLS)
@@ -300,11 +300,6 @@ def wanted_faults(options: Options, target: Target) -> tuple[str, ...]:
     if wanted and "fault" in options.parameters:
         raise BadInput("--fault and --set fault=… are two ways to say one thing", "leave --set fault=… out")
     return wanted
-
-
-def _of_servers(fault: str) -> bool:
-    """Whether it strikes servers, which controls have not."""
-    return bool(fault) and inject.FAULTS[fault].servers
 
 
 def _configurations(adapter: Adapter, target: Target, wanted: Sequence[str]) -> list[Configuration]:

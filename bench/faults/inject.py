@@ -7,14 +7,14 @@ fault from outside is the harness's own, which notes it in the record.
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import structlog
 
-from adapters.base import BenchError, Component, Target
+from adapters.base import BenchError, Component, Target, Unsupported
 from adapters.lineage import SHAPING
 from bench.results.records import RunRecord, Scenario, Strike
 from core.config import PipelineConfig
@@ -28,8 +28,8 @@ PROMOTE = "promote"
 LOOK_SECONDS = 0.25
 WORK_SECONDS = 15
 """How long a step works that is struck from outside, so that it is struck at work."""
-DATABASE = "database"
-"""The role of the components that are spared where an orchestrator loses its servers."""
+Part = Literal["servers", "database"]
+"""What of an orchestrator: its components whose role is `database`, or all others."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +44,13 @@ class Fault:
     """The one step of the pipeline that it can strike; empty where any step would do."""
     parameters: Mapping[str, str] = field(default_factory=dict)
     """What else the pipeline is told."""
-    servers: bool = False
-    """Whether it strikes the orchestrator's servers, while a step is at work that is left alone."""
+    takes: Part | None = None
+    """What of the orchestrator it strikes, while a step is at work that is left alone; None where it strikes a step."""
 
     @property
     def fails_a_step(self) -> bool:
-        """Whether a step fails as any may: no promotion left half done, no loss of the servers."""
-        return not (self.step or self.servers)
+        """Whether a step fails as any may: no promotion left half done, no loss of what the orchestrator is made of."""
+        return not (self.step or self.takes)
 
 
 FAULTS = {
@@ -84,7 +84,15 @@ FAULTS = {
             f"works {WORK_SECONDS} s, once",
             None,
             (Target.KIND, Target.K8S),
-            servers=True,
+            takes="servers",
+        ),
+        Fault(
+            "database-crashed",
+            f"the orchestrator's database is ended by SIGQUIT (PostgreSQL: as in a crash) while a step works "
+            f"{WORK_SECONDS} s, once",
+            None,
+            (Target.KIND, Target.K8S),
+            takes="database",
         ),
     )
 }
@@ -98,7 +106,7 @@ POLICIES = {
 
 
 class Struck(Protocol):
-    """Where pods can be deleted, and the ledger read."""
+    """Where pods can be deleted, servers ended, and the ledger read."""
 
     def ledger(self, run_id: str) -> list[dict[str, Any]]:
         """The run's ledger events in order."""
@@ -108,6 +116,9 @@ class Struck(Protocol):
 
     def delete_servers(self, components: Sequence[Component]) -> list[str]:
         """Delete all pods of these parts of an orchestrator at once; their names."""
+
+    def crash(self, components: Sequence[Component]) -> list[str]:
+        """End the processes of these databases at once, as a crash would; the names of their pods."""
 
 
 def struck_step(fault: str, workload: str) -> str | None:
@@ -150,14 +161,35 @@ def asks_lineage(scenario: Scenario) -> bool:
     return scenario.workload == "pipeline" and scenario.fault == "exception"
 
 
+def struck_parts(scenario: Scenario, components: Iterable[Component]) -> tuple[Component, ...]:
+    """Those of the orchestrator's parts that the scenario's fault strikes."""
+    part = takes(scenario)
+    return tuple(
+        each for each in components if part == ("database" if each.role == "database" else "servers")
+    )
+
+
+def takes(scenario: Scenario) -> Part | None:
+    """What of the orchestrator the scenario's fault strikes; None where it strikes a step, or there is none."""
+    return FAULTS[scenario.fault].takes if scenario.fault else None
+
+
+def check(scenario: Scenario, components: Iterable[Component], title: str) -> None:
+    """Raises `Unsupported` where the orchestrator lacks what the scenario's fault would strike."""
+    if not struck_parts(scenario, components):
+        kept = {"database": "database here: what it keeps is in Kubernetes", "servers": "servers here"}
+        raise Unsupported(f"{title} has no {kept.get(str(takes(scenario)), 'such part')}")
+
+
 @dataclass
 class Injector:
-    """Deletes the pod of a run's first attempt once it is at work, or those of the servers that are given."""
+    """Deletes the pod of a run's first attempt once it is at work; or strikes a part of the orchestrator then."""
 
     scene: Struck
     run_id: str
     step: str
-    servers: tuple[Component, ...] = ()
+    takes: Part | None = None
+    components: tuple[Component, ...] = ()
     strike: Strike | None = None
     error: str = ""
     _over: threading.Event = field(default_factory=threading.Event)
@@ -182,15 +214,16 @@ class Injector:
 
     def _delete(self, pod: str) -> str:
         """Do what the fault is; what was struck."""
-        if self.servers:
-            return "pods " + ", ".join(self.scene.delete_servers(self.servers))
-        self.scene.delete_pod(pod)
-        return f"pod {pod}"
+        if self.takes is None:
+            self.scene.delete_pod(pod)
+            return f"pod {pod}"
+        strike = self.scene.delete_servers if self.takes == "servers" else self.scene.crash
+        return "pods " + ", ".join(strike(self.components))
 
     @property
-    def took_servers(self) -> bool:
-        """Whether the orchestrator's servers were struck: they may not answer for a while."""
-        return bool(self.servers) and self.strike is not None
+    def struck_orchestrator(self) -> bool:
+        """Whether it was the orchestrator itself that was struck: it may not answer for a while."""
+        return self.takes is not None and self.strike is not None
 
     def stop(self) -> None:
         """No strike after this."""
@@ -208,9 +241,8 @@ def injected(
     if not scenario.fault or FAULTS[scenario.fault].inside is not None:
         yield None
         return
-    servers = tuple(each for each in components if each.role != DATABASE)
     step = struck_step(scenario.fault, scenario.workload) or ""
-    injector = Injector(scene, run_id, step, servers if FAULTS[scenario.fault].servers else ())
+    injector = Injector(scene, run_id, step, takes(scenario), struck_parts(scenario, components))
     thread = threading.Thread(target=injector.work, name=f"fault-{run_id}", daemon=True)
     thread.start()
     try:

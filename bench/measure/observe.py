@@ -269,17 +269,44 @@ class ClusterScene:
         Raises `BenchError` where there is none, or Kubernetes refuses.
         """
         core = self.where.kube.core
+        pods = self._pods_of(components)
         with explained("deleting the orchestrator's servers"):
+            for namespace, name in pods:
+                core.delete_namespaced_pod(name, namespace, grace_period_seconds=0)
+        return [name for _, name in pods]
+
+    def crash(self, components: Sequence[Component]) -> list[str]:
+        """End the processes of these databases by SIGQUIT, PostgreSQL's immediate shutdown; the names of their pods.
+
+        The kubelet starts each container again: the pod stays, and no second server is on the data before the first
+        is gone, as there could be if the pod were deleted without grace. Raises `BenchError` where there is none, or
+        Kubernetes refuses.
+        """
+        pods = self._pods_of(components)
+        for namespace, name in pods:
+            with explained(f"ending what runs in pod {name}"):
+                talk = self.where.kube.talk(namespace, name, ["sh", "-c", "kill -QUIT 1"])
+                talk.run_forever(timeout=10)
+                said = talk.read_stderr()
+            if said:
+                raise BenchError(
+                    f"the process in pod {name} could not be ended: {said.strip()}", "bench doctor"
+                )
+        return [name for _, name in pods]
+
+    def _pods_of(self, components: Iterable[Component]) -> list[tuple[str, str]]:
+        """Namespace and name of each pod of these parts. Raises `BenchError` where there is none."""
+        with explained("looking for the orchestrator's servers"):
             pods = [
-                pod.metadata
+                (pod.metadata.namespace, pod.metadata.name)
                 for each in components
-                for pod in core.list_namespaced_pod(each.namespace, label_selector=each.selector).items
+                for pod in self.where.kube.core.list_namespaced_pod(
+                    each.namespace, label_selector=each.selector
+                ).items
             ]
-            for pod in pods:
-                core.delete_namespaced_pod(pod.name, pod.namespace, grace_period_seconds=0)
         if not pods:
-            raise BenchError("no pod of the orchestrator's servers is there to be deleted", "bench doctor")
-        return [pod.name for pod in pods]
+            raise BenchError("no pod of the orchestrator's servers is there to be struck", "bench doctor")
+        return pods
 
     def served(self) -> dict[str, Any] | None:
         """Which model the service in the cluster serves; None before the first promotion."""

@@ -238,6 +238,8 @@ class Runner:
         triggers.check(
             scenario, self._driver(scenario.orchestrator), self._adapter(scenario.orchestrator).title
         )
+        if inject.takes(scenario):
+            inject.check(scenario, self._components(scenario), self._adapter(scenario.orchestrator).title)
         wanted = scenario.orchestrator, scenario.configuration
         if self._active == wanted:
             return False
@@ -390,18 +392,18 @@ class Runner:
         record = self._record(plan, started, handle, outcome, begin, timeline, watcher.pods(), cold, gauged)
         if scenario.fault:
             record = _disturbed(record, injector)
-        if injector is not None and injector.took_servers:
-            self._active = None  # its servers are new: the next sample sees to it that all are up
+        if injector is not None and injector.struck_orchestrator:
+            self._active = None  # it may be on its way still: the next sample sees to it that all is up
         return self._asked(record, handle) if questions.is_asked(record) else record
 
     def _waited(self, driver: Driver, handle: RunHandle, injector: inject.Injector | None) -> RunOutcome:
-        """How the run ended; servers that a fault has struck are asked until they answer again."""
+        """How the run ended; an orchestrator that a fault has struck is asked until it answers again."""
         end = time.monotonic() + self.deadline_seconds
         while True:
             try:
                 return driver.wait(handle, max(0.0, end - time.monotonic()))
             except BenchError:
-                if injector is None or not injector.took_servers or time.monotonic() > end:
+                if injector is None or not injector.struck_orchestrator or time.monotonic() > end:
                     raise
             time.sleep(inject.LOOK_SECONDS)
 

@@ -43,25 +43,25 @@ STRIKES = {
     "pod-deleted": f"loses its pod ({WORK_SECONDS} s of work)",
     "promote-killed": "is killed between its two writes (safe order)",
     "promote-killed-naive": "is killed between its two writes (naive order)",
-    "servers-deleted": f"works {WORK_SECONDS} s while all its orchestrator's servers are deleted",
+    "servers-deleted": f"works {WORK_SECONDS} s while all servers are deleted",
+    "database-crashed": f"works {WORK_SECONDS} s while the database crashes",
 }
 _Struck = tuple[str, int, int]
 """A work, its size, and a fault by its place in `FAULTS`."""
 HAPPENINGS: dict[str, Callable[[Fault], bool]] = {
     "A step fails": lambda fault: fault.fails_a_step,
     "A promotion is cut short": lambda fault: bool(fault.step),
-    "The orchestrator loses its servers": lambda fault: fault.servers,
+    "The orchestrator itself is struck": lambda fault: fault.takes is not None,
 }
 """What a table of faults is of."""
 FAILING = (
     "**When something fails**: runs that recovered; how long until the next attempt was at work, median (none where "
     f"the first went on to its end); *busy* where the median CPU pressure of these runs was above {BUSY:.0%}. Retries "
     "are *equal* (three attempts, no delay) or *as shipped* (no retry setting of ours). Each column names the workload "
-    "and the step at which the fault strikes. Kubernetes starts servers that are deleted again; their database is "
-    "left alone. Of a promotion that was never done it is said what it left. The "
-    "long waits are shipped settings, none of them tuned here: Airflow misses a killed process by its heartbeat "
-    "(300 s), Dagster looks at its Jobs every 20 s, Argo and KFP look at a run again after 10 s ([each adapter's "
-    "README](adapters))."
+    "and the step at which the fault strikes. Kubernetes starts servers and databases again. Of a promotion that was "
+    "never done it is said what it left. The long waits are shipped settings, none of them tuned here: Airflow misses "
+    "a killed process by its heartbeat (300 s), Dagster looks at its Jobs every 20 s, Argo and KFP look at a run again "
+    "after 10 s ([each adapter's README](adapters))."
 )
 KEPT = (
     "**What it takes to keep**: its own servers, doing nothing, databases apart; n looks of a minute at a deployed "

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from adapters.base import BenchError, Component, RunHandle, RunOutcome, Status, Target
+from adapters.base import BenchError, Component, RunHandle, RunOutcome, Status, Target, Unsupported
 from adapters.noop import NoopAdapter
 from adapters.workloads import Member
 from bench.commands.run import Options, scenarios
@@ -178,6 +178,7 @@ class FakeScene:
         self.started = threading.Event()
         self.deleted: list[str] = []
         self.servers: list[str] = []
+        self.crashed: list[str] = []
 
     def ledger(self, run_id: str) -> list[dict[str, Any]]:
         other = {"event": "start", "step": "ingest", "pod_name": "pod-of-another-step"}
@@ -190,6 +191,10 @@ class FakeScene:
     def delete_servers(self, components: Sequence[Component]) -> list[str]:
         self.servers += [each.name for each in components]
         return self.servers
+
+    def crash(self, components: Sequence[Component]) -> list[str]:
+        self.crashed += [each.name for each in components]
+        return self.crashed
 
 
 def test_the_pod_is_struck_once_and_only_when_its_step_is_at_work() -> None:
@@ -205,24 +210,37 @@ def test_the_pod_is_struck_once_and_only_when_its_step_is_at_work() -> None:
     assert injector.strike is not None and injector.strike.target == "pod run-1-pod"
 
 
-def test_an_orchestrator_loses_its_servers_and_neither_its_database_nor_the_step_at_work() -> None:
+PARTS = [
+    Component(name=name, namespace="airflow", selector=f"app={name}", role=role)
+    for name, role in (("scheduler", "scheduler"), ("api-server", "server"), ("postgres", "database"))
+]
+
+
+@pytest.mark.parametrize(
+    ("fault", "servers", "crashed", "target"),
+    [
+        ("servers-deleted", ["scheduler", "api-server"], [], "pods scheduler, api-server"),
+        ("database-crashed", [], ["postgres"], "pods postgres"),
+    ],
+)
+def test_an_orchestrator_is_struck_and_not_the_step_at_work(
+    fault: str, servers: list[str], crashed: list[str], target: str
+) -> None:
     scene = FakeScene()
     scene.started.set()
-    parts = [
-        Component(name=name, namespace="airflow", selector=f"app={name}", role=role)
-        for name, role in (
-            ("scheduler", "scheduler"),
-            ("api-server", "server"),
-            ("postgres", inject.DATABASE),
-        )
-    ]
-    of = scenario("airflow", "chain", 1, fault="servers-deleted")
-    with inject.injected(scene, of, "run-1", parts) as injector:
+    with inject.injected(scene, scenario("airflow", "chain", 1, fault=fault), "run-1", PARTS) as injector:
         assert injector is not None
         threading.Event().wait(3 * inject.LOOK_SECONDS)
-    assert (scene.servers, scene.deleted) == (["scheduler", "api-server"], [])
-    assert injector.strike is not None and injector.strike.target == "pods scheduler, api-server"
-    assert injector.took_servers
+    assert (scene.servers, scene.crashed, scene.deleted) == (servers, crashed, [])
+    assert injector.strike is not None and injector.strike.target == target
+    assert injector.struck_orchestrator
+
+
+def test_what_an_orchestrator_has_not_cannot_be_struck() -> None:
+    of = scenario("argo", "chain", 1, fault="database-crashed")
+    inject.check(of, PARTS, "Argo Workflows")
+    with pytest.raises(Unsupported, match="Argo Workflows has no database here"):
+        inject.check(of, PARTS[:2], "Argo Workflows")
 
 
 class Answering:
@@ -245,7 +263,7 @@ def test_servers_that_a_fault_took_are_asked_until_they_answer_and_no_others(
 ) -> None:
     scene = FakeScene()
     server = Component(name="server", namespace="prefect", selector="app=server", role="server")
-    part = inject.Injector(scene, "run-1", "probe", (server,) if fault == "servers-deleted" else ())
+    part = inject.Injector(scene, "run-1", "probe", inject.FAULTS[fault].takes, (server,))
     part.strike = Strike(at_ns=1, target="it")
     handle = RunHandle(run_id="run-1", native_id="1", submit_ns=0, accepted_ns=0)
     with Store.locked(tmp_path) as store:
@@ -358,15 +376,21 @@ def test_all_faults_are_those_of_the_target_and_floors_stay_out() -> None:
         ("prefect", "sigkill"),
     ]
     kind = scenarios(options(faults=("all",)), Target.KIND)
-    assert [each.fault for each in kind] == ["exception", "sigkill", "pod-deleted", "servers-deleted"]
-    assert len({each.key for each in kind}) == 4
+    assert [each.fault for each in kind] == [
+        "exception",
+        "sigkill",
+        "pod-deleted",
+        "servers-deleted",
+        "database-crashed",
+    ]
+    assert len({each.key for each in kind}) == 5
     whole = scenarios(options(faults=("all",), workloads=("pipeline",)), Target.LOCAL)
     assert [each.fault for each in whole][2:] == ["promote-killed", "promote-killed-naive"]
 
 
 def test_a_control_has_no_servers_to_lose() -> None:
     struck = scenarios(options(orchestrators=("pods",), faults=("all",)), Target.KIND)
-    assert "servers-deleted" not in {each.fault for each in struck} and struck
+    assert [each.fault for each in struck] == ["exception", "sigkill", "pod-deleted"]
 
 
 def test_the_work_of_a_fault_is_the_shortest_that_has_its_step() -> None:
