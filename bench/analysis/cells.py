@@ -183,8 +183,8 @@ class Cell:
 
     @property
     def refused(self) -> bool:
-        """Nothing is stored but that it cannot be."""
-        return len(self.unsupported) == len(self.records)
+        """Nothing is stored but that it cannot be, and perhaps void tries of before that was known."""
+        return bool(self.unsupported) and len(self.unsupported) + len(self.void) == len(self.records)
 
     @cached_property
     def flawed(self) -> tuple[RunRecord, ...]:

@@ -28,6 +28,7 @@ PROMOTE = "promote"
 LOOK_SECONDS = 0.25
 WORK_SECONDS = 15
 """How long a step works that is struck from outside, so that it is struck at work."""
+SPARED = "a step is the first process of its container here, which is spared the SIGKILL that it sends itself"
 Part = Literal["servers", "database"]
 """What of an orchestrator: its components whose role is `database`, or all others."""
 
@@ -250,6 +251,12 @@ def injected(
     finally:
         injector.stop()
         thread.join(30)
+
+
+def spared(record: RunRecord) -> bool:
+    """Whether a step that was to kill itself between its two writes went on to its end in that very attempt."""
+    own = FAULTS[record.scenario.fault].step
+    return any(e["event"] == "finish" and (e["step"], e["attempt"]) == (own, 1) for e in record.ledger)
 
 
 def struck_ns(record: RunRecord) -> int | None:

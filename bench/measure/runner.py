@@ -595,10 +595,15 @@ def _worked(warm_up: RunRecord) -> bool:
 
 
 def _disturbed(record: RunRecord, injector: inject.Injector | None) -> RunRecord:
-    """The record of a run with a fault: void where the fault never struck, since nothing was tested then."""
+    """The record of a run with a fault: void where the fault never struck, since nothing was tested then.
+
+    Raises `Unsupported` where it never can.
+    """
     if injector is not None:
         record = record.model_copy(update={"strike": injector.strike})
     if inject.struck_ns(record) is None:
+        if inject.spared(record):
+            raise Unsupported(inject.SPARED)
         why = "the fault did not strike" + (f": {injector.error}" if injector and injector.error else "")
         return record.model_copy(update={"status": "void", "reason": why})
     return record

@@ -16,7 +16,7 @@ from bench.commands.run import Options, scenarios
 from bench.errors import BadInput
 from bench.faults import aftermath, inject
 from bench.measure import plan as planning
-from bench.measure.runner import Runner
+from bench.measure.runner import Runner, _disturbed
 from bench.report.build import build
 from bench.report.contents import contents
 from bench.report.headline import kept
@@ -334,7 +334,13 @@ def test_a_promotion_that_was_done_again_left_nothing_undone() -> None:
 
 def test_a_promotion_that_came_to_its_second_write_was_not_struck() -> None:
     """Process 1 of a container is spared its own SIGKILL: what it did then is no answer."""
-    assert aftermath.aftermath(cut_short("registry.champion", "serving.reload")) is None
+    spared = made(scenario("dagster", "pipeline", 7, fault="promote-killed"))
+    assert aftermath.aftermath(spared) is None
+    with pytest.raises(Unsupported, match="first process of its container"):
+        _disturbed(spared, None)
+    assert _disturbed(cut_short("registry.intent"), None).status == "failed"
+    ended_before = cut_short()
+    assert (_disturbed(ended_before, None).status, inject.spared(ended_before)) == ("void", False)
 
 
 def test_a_run_that_ends_before_it_is_struck_is_not_struck() -> None:
