@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,10 +58,11 @@ FAILING = (
     "**When something fails**: runs that recovered; how long until the next attempt was at work, median (none where "
     f"the first went on to its end); *busy* where the median CPU pressure of these runs was above {BUSY:.0%}. Retries "
     "are *equal* (three attempts, no delay) or *as shipped* (no retry setting of ours). Each column names the workload "
-    "and the step at which the fault strikes. Kubernetes starts servers and databases again. Of a promotion that was "
-    "never done it is said what it left. The long waits are shipped settings, none of them tuned here: Airflow misses "
-    "a killed process by its heartbeat (300 s), Dagster looks at its Jobs every 20 s, Argo and KFP look at a run again "
-    "after 10 s ([each adapter's README](adapters))."
+    "and the step at which the fault strikes. Of a promotion that was never done it is said what it left. Servers and "
+    "databases are started again by Kubernetes; the run was *over* so long after they were struck, the "
+    f"{WORK_SECONDS} s for which the step works in it. The long waits are shipped settings, none of them tuned here: "
+    "Airflow misses a killed process by its heartbeat (300 s), Dagster looks at its Jobs every 20 s, Argo and KFP look "
+    "at a run again after 10 s ([each adapter's README](adapters))."
 )
 KEPT = (
     "**What it takes to keep**: its own servers, doing nothing, databases apart; n looks of a minute at a deployed "
@@ -153,6 +154,7 @@ def kept(records: Sequence[RunRecord]) -> str:
         for happening, strikes in HAPPENINGS.items():
             of_kind = [cell for cell in struck if strikes(FAULTS[cell.key.fault])]
             failing += [_failing(happening, target, part) for part in recent.parts(of_kind)]
+            failing += _refused(happening, target, [c for c in members if strikes(FAULTS[c.key.fault])])
         answered = [c for c in members if c.key.retries == "equal" and answers.columns([c])]
         asked += [_lineage(target, part) for part in recent.parts(answered)]
     said = [[FAILING, *failing] if failing else [], [ASKED, *asked] if asked else []]
@@ -179,6 +181,17 @@ def _failing(happening: str, target: str, part: recent.Part) -> str:
     )
 
 
+def _refused(happening: str, target: str, of_kind: Iterable[Cell]) -> list[str]:
+    """What cannot be there, and why."""
+    why: dict[str, set[str]] = defaultdict(set)
+    for cell in of_kind:
+        if cell.refused:
+            who = f"{_shown(cell.key.orchestrator, cell.key.configuration)} ({cell.key.fault})"
+            why[cell.unsupported[-1].reason].add(who)
+    said = "; ".join(f"{', '.join(sorted(whose))}: {reason}" for reason, whose in sorted(why.items()))
+    return [f"{happening} on **{target}**, unsupported: {said}."] if said else []
+
+
 def _struck_so(workload: str, steps: int, number: int) -> str:
     """What is done to which step of which work: the head of a column."""
     fault = list(FAULTS)[number]
@@ -186,11 +199,17 @@ def _struck_so(workload: str, steps: int, number: int) -> str:
 
 
 def _recovered(cell: Cell) -> str:
-    """`3 of 3; 1.9 s`, over the cell's struck runs; what was left where a promotion was never done."""
+    """`3 of 3; 1.9 s`, over the cell's struck runs; what was left where a promotion was never done.
+
+    Where it was the orchestrator that was struck, also how long until the run was over.
+    """
     runs = aftermath.struck(cell)
     again = aftermath.middle((after for _, after in runs), lambda after: after.resumed)
     text = f"{sum(after.recovered for _, after in runs)} of {len(runs)}"
     text += "" if again is None else f"; {seconds(again)}"
+    over = aftermath.middle((after for _, after in runs), lambda after: after.done)
+    if FAULTS[cell.key.fault].takes and over is not None:
+        text += f"; over after {seconds(over)}"
     text += "".join(f"; {left}" for left in sorted({after.left for _, after in runs if after.left}))
     return f"{text}, busy" if load([record for record, _ in runs])["busy"] else text
 

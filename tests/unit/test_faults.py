@@ -285,6 +285,8 @@ def test_a_step_that_went_on_to_its_end_was_not_noticed_to_fail() -> None:
     assert found is not None
     assert (found.recovered, found.attempts, found.finishes) == (True, 1, 1)
     assert (found.noticed, found.resumed) == (None, None) and found.done is not None
+    said = kept([record.model_copy(update={"strike": strike})])
+    assert "The orchestrator itself is struck on **kind**" in said and "1 of 1; over after" in said
 
 
 def cut_short(*writes: str, finished: bool = False, fault: str = "promote-killed") -> RunRecord:
@@ -323,6 +325,14 @@ def test_what_a_promotion_left_that_was_cut_short(write: str, left: str, tmp_pat
     said = kept([record])
     assert "A promotion is cut short on **kind**" in said and f"0 of 1; {left}" in said
     assert left in build([record], tmp_path)[0].read_text(encoding="utf-8")
+
+
+def test_what_cannot_be_struck_is_said_beside_what_was(tmp_path: Path) -> None:
+    refused = made(scenario("dagster", "pipeline", 7, fault="promote-killed"), number=1).model_copy(
+        update={"status": "unsupported", "reason": inject.SPARED, "ledger": (), "client": None}
+    )
+    said = kept([cut_short("registry.intent"), refused])
+    assert f"on **kind**, unsupported: dagster (promote-killed): {inject.SPARED}." in said
 
 
 def test_a_promotion_that_was_done_again_left_nothing_undone() -> None:
