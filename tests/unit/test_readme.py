@@ -2,11 +2,15 @@
 
 import filecmp
 import json
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
+from adapters.argo import adapter as argo
 from adapters.base import BenchError
+from adapters.kfp import cluster as kfp
 from bench.report import capabilities, harness, headline
 from bench.report.build import build
 from bench.results.records import Outline
@@ -14,6 +18,8 @@ from bench.results.store import Reading, Store
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "results"
+LOCKED = {"apache-airflow": "Airflow", "prefect": "Prefect", "dagster": "Dagster", "kfp": "local SDK"}
+"""Packages, and how the README calls them before their version."""
 
 
 def test_the_table_is_that_of_the_stored_rows(tmp_path: Path) -> None:
@@ -51,3 +57,14 @@ def test_a_file_without_marks_is_refused(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("nothing")
     with pytest.raises(BenchError, match="no marks"):
         headline.write(tmp_path / "README.md", [], tmp_path)
+
+
+def test_where_it_stands_names_the_versions_that_are_pinned() -> None:
+    packages = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+    locked = {name: {p["version"] for p in packages if p["name"] == name} for name in LOCKED}
+    text = (ROOT / "README.md").read_text()
+    for name, title in LOCKED.items():
+        (said,) = re.findall(rf"^\|.*{title} ([0-9.]+) \|", text, re.MULTILINE)
+        assert said in locked[name], f"{title} is locked as {locked[name]}"
+    assert f"| Argo Workflows {argo.VERSION_PIN.removeprefix('v')} |" in text
+    assert f"| Kubeflow Pipelines: backend {kfp.VERSION}," in text
