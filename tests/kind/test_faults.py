@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 
 from adapters.base import Target
+from adapters.targets import PLATFORM_DATABASE
 from bench.faults.aftermath import aftermath
 from bench.measure.observe import ClusterScene
 from bench.results.store import Store
 from tests.conformance.suite import Bench
 from tests.kind.test_run import BENCH
+from tests.unit.conftest import wait_for
 
 pytestmark = [pytest.mark.kind, pytest.mark.usefixtures("cluster_is_up")]
 
@@ -57,6 +59,24 @@ def test_what_bench_run_records_of_a_fault(
     found = aftermath(record)
     assert found is not None, record.reason
     assert (found.recovered, found.attempts, found.finishes, found.left) == (recovered, 1, finishes, left)
+
+
+@pytest.mark.usefixtures("alone")
+def test_a_database_that_crashes_is_started_again_in_its_own_pod(argo: Bench) -> None:
+    """No second server is on its data; it replays what it had promised."""
+    core = argo.scene.where.kube.core
+    (name,) = argo.scene.crash([PLATFORM_DATABASE])
+
+    def back() -> bool:
+        pod = core.read_namespaced_pod(name, PLATFORM_DATABASE.namespace)
+        (container,) = pod.status.container_statuses
+        return container.ready and container.restart_count > 0 and container.last_state.terminated is not None
+
+    wait_for(back, "the database is back", 90)
+    listed = core.list_namespaced_pod(PLATFORM_DATABASE.namespace, label_selector=PLATFORM_DATABASE.selector)
+    assert [pod.metadata.name for pod in listed.items] == [name]
+    said = core.read_namespaced_pod_log(name, PLATFORM_DATABASE.namespace)
+    assert "database system was not properly shut down" in said
 
 
 @pytest.mark.usefixtures("alone")
