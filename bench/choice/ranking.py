@@ -61,12 +61,12 @@ CRITERIA = {
         ),
         Criterion(
             "retries",
-            "share of runs that recovered when a step failed, mean over the faults, retries equal",
+            "share of runs that recovered when a step failed, mean over the ways to fail, retries equal",
             lambda share: share,
             "the figure",
             True,
             "--fault all --n 3",
-            "a chain of one step struck by each fault, retries equal",
+            "a chain of one step that fails in each way (raises, is killed, loses its pod), retries equal",
             1.0,
         ),
         Criterion(
