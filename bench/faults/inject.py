@@ -100,7 +100,8 @@ FAULTS = {
 
 POLICIES = {
     "equal": "equal policy: three attempts, no delay of ours between them, in every orchestrator (Argo's "
-    "`retryPolicy` is `Always`, as its default does not retry a deleted pod)",
+    "`retryPolicy` is `Always`, as its default does not retry a deleted pod; its pipeline, and no other, allows "
+    "`promote` in the naive order one attempt)",
     "shipped": "as shipped: no retry setting of ours, what each orchestrator does by itself",
 }
 """What the pipelines of all adapters say of retries."""

@@ -55,14 +55,17 @@ HAPPENINGS: dict[str, Callable[[Fault], bool]] = {
 }
 """What a table of faults is of."""
 FAILING = (
-    "**When something fails**: runs that recovered; how long until the next attempt was at work, median (none where "
-    f"the first went on to its end); *busy* where the median CPU pressure of these runs was above {BUSY:.0%}. Retries "
-    "are *equal* (three attempts, no delay) or *as shipped* (no retry setting of ours). Each column names the workload "
-    "and the step at which the fault strikes. Of a promotion that was never done it is said what it left. Servers and "
-    "databases are started again by Kubernetes; the run was *over* so long after they were struck, the "
-    f"{WORK_SECONDS} s for which the step works in it. The long waits are shipped settings, none of them tuned here: "
-    "Airflow misses a killed process by its heartbeat (300 s), Dagster looks at its Jobs every 20 s, Argo and KFP look "
-    "at a run again after 10 s ([each adapter's README](adapters))."
+    "**When something fails**: runs that recovered; how long until the next attempt was at work, median; *busy* where "
+    f"the median CPU pressure of these runs was above {BUSY:.0%}. Each column names the workload and the step at which "
+    "the fault strikes.\n\n"
+    "- Retries are *equal* (three attempts, no delay; Argo's pipeline alone allows `promote` in the naive order only "
+    "one) or *as shipped* (no retry setting of ours).\n"
+    "- The long waits are shipped settings, none of them tuned here: Airflow misses a killed process by its heartbeat "
+    "(300 s), Dagster looks at its Jobs every 20 s, Argo and KFP look at a run again after 10 s ([each adapter's "
+    "README](adapters)).\n"
+    "- Of a promotion that was never done it is said what it left.\n"
+    "- Servers and databases that are struck are started again by Kubernetes; the run was *over* so long after the "
+    f"strike, the {WORK_SECONDS} s for which the step works in it."
 )
 KEPT = (
     "**What it takes to keep**: its own servers, doing nothing, databases apart; n looks of a minute at a deployed "
