@@ -29,6 +29,8 @@ LOOK_SECONDS = 0.25
 WORK_SECONDS = 15
 """How long a step works that is struck from outside, so that it is struck at work."""
 SPARED = "a step is the first process of its container here, which is spared the SIGKILL that it sends itself"
+POSTGRES = "postgres"
+"""What the component is called that a database has to be."""
 Part = Literal["servers", "database"]
 """What of an orchestrator: its components whose role is `database`, or all others."""
 
@@ -89,7 +91,7 @@ FAULTS = {
         ),
         Fault(
             "database-crashed",
-            f"the orchestrator's database is ended by SIGQUIT (PostgreSQL: as in a crash) while a step works "
+            f"the orchestrator's PostgreSQL crashes, ends all connections and recovers, while a step works "
             f"{WORK_SECONDS} s, once",
             None,
             (Target.KIND, Target.K8S),
@@ -120,7 +122,7 @@ class Struck(Protocol):
         """Delete all pods of these parts of an orchestrator at once; their names."""
 
     def crash(self, components: Sequence[Component]) -> list[str]:
-        """End the processes of these databases at once, as a crash would; the names of their pods."""
+        """Have these PostgreSQL servers crash and recover; the names of their pods."""
 
 
 def struck_step(fault: str, workload: str) -> str | None:
@@ -178,7 +180,12 @@ def takes(scenario: Scenario) -> Part | None:
 
 def check(scenario: Scenario, components: Iterable[Component], title: str) -> None:
     """Raises `Unsupported` where the orchestrator lacks what the scenario's fault would strike."""
-    if not struck_parts(scenario, components):
+    struck = struck_parts(scenario, components)
+    if takes(scenario) == "database" and (others := [each.name for each in struck if each.name != POSTGRES]):
+        raise Unsupported(
+            f"{title} keeps what it knows in {others[0]}: only PostgreSQL is made to crash and recover"
+        )
+    if not struck:
         kept = {"database": "database here: what it keeps is in Kubernetes", "servers": "servers here"}
         raise Unsupported(f"{title} has no {kept.get(str(takes(scenario)), 'such part')}")
 

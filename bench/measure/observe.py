@@ -25,6 +25,8 @@ from core.codedigest import code_digest
 
 LEDGER_SERVICE = "http:ledger:8080"
 SERVING_SERVICE = "http:recommender:8080"
+CRASH = "kill -9 $(grep -las '^postgres: checkpointer' /proc/[0-9]*/cmdline | cut -d/ -f3)"
+"""What a shell in PostgreSQL's container does to have the server take itself for crashed."""
 
 
 class Watcher(Protocol):
@@ -276,22 +278,20 @@ class ClusterScene:
         return [name for _, name in pods]
 
     def crash(self, components: Sequence[Component]) -> list[str]:
-        """End the processes of these databases by SIGQUIT, PostgreSQL's immediate shutdown; the names of their pods.
+        """Kill a process of these PostgreSQL servers with SIGKILL: each ends all connections, then recovers.
 
-        The kubelet starts each container again: the pod stays, and no second server is on the data before the first
-        is gone, as there could be if the pod were deleted without grace. Raises `BenchError` where there is none, or
-        Kubernetes refuses.
+        The server itself stays. Ended with its container it would be away for as long as the kubelet likes, longer each
+        time; deleted with its pod, a second server could be on the data before the first is gone. Returns the names of
+        the pods. Raises `BenchError` where there is none, or Kubernetes refuses.
         """
         pods = self._pods_of(components)
         for namespace, name in pods:
-            with explained(f"ending what runs in pod {name}"):
-                talk = self.where.kube.talk(namespace, name, ["sh", "-c", "kill -QUIT 1"])
+            with explained(f"killing a process in pod {name}"):
+                talk = self.where.kube.talk(namespace, name, ["sh", "-c", CRASH])
                 talk.run_forever(timeout=10)
-                said = talk.read_stderr()
+                said = talk.read_stderr().strip()
             if said:
-                raise BenchError(
-                    f"the process in pod {name} could not be ended: {said.strip()}", "bench doctor"
-                )
+                raise BenchError(f"PostgreSQL in pod {name} could not be crashed: {said}", "bench doctor")
         return [name for _, name in pods]
 
     def _pods_of(self, components: Iterable[Component]) -> list[tuple[str, str]]:

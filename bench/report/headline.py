@@ -44,7 +44,7 @@ STRIKES = {
     "promote-killed": "is killed between its two writes (safe order)",
     "promote-killed-naive": "is killed between its two writes (naive order)",
     "servers-deleted": f"works {WORK_SECONDS} s while all servers are deleted",
-    "database-crashed": f"works {WORK_SECONDS} s while the database crashes",
+    "database-crashed": f"works {WORK_SECONDS} s while PostgreSQL crashes and recovers",
 }
 _Struck = tuple[str, int, int]
 """A work, its size, and a fault by its place in `FAULTS`."""
@@ -64,7 +64,7 @@ FAILING = (
     "(300 s), Dagster looks at its Jobs every 20 s, Argo and KFP look at a run again after 10 s ([each adapter's "
     "README](adapters)).\n"
     "- Of a promotion that was never done it is said what it left.\n"
-    "- Servers and databases that are struck are started again by Kubernetes; the run was *over* so long after the "
+    "- Servers that are deleted are started again by Kubernetes; the run was *over* so long after the "
     f"strike, the {WORK_SECONDS} s for which the step works in it."
 )
 KEPT = (

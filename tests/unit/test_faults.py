@@ -241,6 +241,9 @@ def test_what_an_orchestrator_has_not_cannot_be_struck() -> None:
     inject.check(of, PARTS, "Argo Workflows")
     with pytest.raises(Unsupported, match="Argo Workflows has no database here"):
         inject.check(of, PARTS[:2], "Argo Workflows")
+    mysql = Component(name="mysql", namespace="kubeflow", selector="app=mysql", role="database")
+    with pytest.raises(Unsupported, match="in mysql: only PostgreSQL"):
+        inject.check(of, [mysql], "Kubeflow Pipelines")
 
 
 class Answering:
