@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from signal import SIGTERM, default_int_handler, signal
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -62,6 +62,7 @@ STATUS: dict[Status, RecordStatus] = {
 }
 
 
+Answer = TypeVar("Answer")
 NOISY_TRIES = 3
 """How often a sample is taken in one command where the machine is too busy with others."""
 
@@ -239,7 +240,7 @@ class Runner:
             scenario, self._driver(scenario.orchestrator), self._adapter(scenario.orchestrator).title
         )
         if inject.takes(scenario):
-            inject.check(scenario, self._components(scenario), self._adapter(scenario.orchestrator).title)
+            inject.check(scenario, self._components(scenario))
         wanted = scenario.orchestrator, scenario.configuration
         if self._active == wanted:
             return False
@@ -387,8 +388,9 @@ class Runner:
             ) as injector,
         ):
             handle, begin = triggers.start(scenario, driver, request)
-            outcome = self._waited(driver, handle, injector)
-            timeline = driver.timeline(handle) if outcome.status is not Status.CANCELLED else None
+            outcome = self._answer(lambda seconds: driver.wait(handle, seconds), injector)
+            kept = outcome.status is not Status.CANCELLED
+            timeline = self._answer(lambda _: driver.timeline(handle), injector) if kept else None
         record = self._record(plan, started, handle, outcome, begin, timeline, watcher.pods(), cold, gauged)
         if scenario.fault:
             record = _disturbed(record, injector)
@@ -396,12 +398,12 @@ class Runner:
             self._active = None  # it may be on its way still: the next sample sees to it that all is up
         return self._asked(record, handle) if questions.is_asked(record) else record
 
-    def _waited(self, driver: Driver, handle: RunHandle, injector: inject.Injector | None) -> RunOutcome:
-        """How the run ended; an orchestrator that a fault has struck is asked until it answers again."""
+    def _answer(self, ask: Callable[[float], Answer], injector: inject.Injector | None) -> Answer:
+        """What it answers within the seconds given; an orchestrator that a fault has struck is asked until it does."""
         end = time.monotonic() + self.deadline_seconds
         while True:
             try:
-                return driver.wait(handle, max(0.0, end - time.monotonic()))
+                return ask(max(0.0, end - time.monotonic()))
             except BenchError:
                 if injector is None or not injector.struck_orchestrator or time.monotonic() > end:
                     raise

@@ -273,9 +273,9 @@ def test_servers_that_a_fault_took_are_asked_until_they_answer_and_no_others(
         runner, driver = Runner(store, Target.KIND), Answering(2)
         if fault == "pod-deleted":
             with pytest.raises(BenchError, match="503"):
-                runner._waited(driver, handle, part)  # type: ignore[arg-type]
+                runner._answer(lambda seconds: driver.wait(handle, seconds), part)
         else:
-            outcome = runner._waited(driver, handle, part)  # type: ignore[arg-type]
+            outcome = runner._answer(lambda seconds: driver.wait(handle, seconds), part)
             assert (outcome.status, driver.refusals) == (Status.SUCCEEDED, 0)
 
 
