@@ -178,16 +178,16 @@ def takes(scenario: Scenario) -> Part | None:
     return FAULTS[scenario.fault].takes if scenario.fault else None
 
 
-def check(scenario: Scenario, components: Iterable[Component], title: str) -> None:
+def check(scenario: Scenario, components: Iterable[Component]) -> None:
     """Raises `Unsupported` where the orchestrator lacks what the scenario's fault would strike."""
     struck = struck_parts(scenario, components)
     if takes(scenario) == "database" and (others := [each.name for each in struck if each.name != POSTGRES]):
         raise Unsupported(
-            f"{title} keeps what it knows in {others[0]}: only PostgreSQL is made to crash and recover"
+            f"it keeps what it knows in {others[0]}; only PostgreSQL is made to crash and recover"
         )
     if not struck:
         kept = {"database": "database here: what it keeps is in Kubernetes", "servers": "servers here"}
-        raise Unsupported(f"{title} has no {kept.get(str(takes(scenario)), 'such part')}")
+        raise Unsupported(f"it has no {kept.get(str(takes(scenario)), 'such part')}")
 
 
 @dataclass
