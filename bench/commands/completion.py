@@ -1,6 +1,6 @@
 """What a shell may complete: in a comma list the known names that are not in it yet."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import get_args
 
 import typer
@@ -25,29 +25,24 @@ def orchestrators(incomplete: str) -> list[str]:
     return rest(incomplete, (*adapters.names(), ALL))
 
 
+def among(*known: str) -> Callable[[str], list[str]]:
+    """Completes a comma list of these names."""
+
+    def complete(incomplete: str) -> list[str]:
+        return rest(incomplete, known)
+
+    return complete
+
+
+workloads = among(*WORKLOADS)
+faults = among(*FAULTS, ALL)
+triggers = among(*get_args(Trigger))
+retries = among(*get_args(RetryPolicy))
+
+
 def targets() -> list[str]:
-    """All of them."""
+    """One of them; there is no list."""
     return [target.value for target in Target]
-
-
-def workloads(incomplete: str) -> list[str]:
-    """All of them."""
-    return rest(incomplete, WORKLOADS)
-
-
-def faults(incomplete: str) -> list[str]:
-    """All of them."""
-    return rest(incomplete, (*FAULTS, ALL))
-
-
-def triggers(incomplete: str) -> list[str]:
-    """All of them."""
-    return rest(incomplete, get_args(Trigger))
-
-
-def retries(incomplete: str) -> list[str]:
-    """Both policies."""
-    return rest(incomplete, get_args(RetryPolicy))
 
 
 def configurations(ctx: typer.Context, incomplete: str) -> list[str]:
