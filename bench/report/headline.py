@@ -239,7 +239,7 @@ def upkept(records: Sequence[RunRecord]) -> str:
     """What each orchestrator's own servers use doing nothing, where it was watched last: a table for each target."""
     watched: dict[str, list[Cell]] = {}
     for cell in usual(cells(records)):
-        if upkeep.idles(cell) and not cell.key.fault:
+        if any(window.parts for window in upkeep.idles(cell)) and not cell.key.fault:
             watched.setdefault(cell.key.target, []).append(cell)
     made: list[str] = []
     for target, members in sorted(watched.items()):

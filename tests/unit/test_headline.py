@@ -225,6 +225,9 @@ def test_what_servers_hold_idle_is_over_all_work_and_each_is_shown_where_it_was_
     assert newest[2:] == ["| argo | 2 | 160 | 0.020 |"]
     assert older[2:] == ["| airflow | 1 | 700 | 0.010 |"]
     assert headline.upkept(in_code(scenario("argo"), NEW, 25)) == ""
+    nothing = in_code(scenario("kfp"), NEW, 26, resources=Resources(idle=Window(seconds=60)))
+    said = headline.upkept([*nothing, watched(scenario("airflow"), 3, (700,), OLD, 20)])
+    assert "older" not in said, "what has no servers has no table that others would be older than"
 
 
 def test_faults_and_starts_of_other_code_are_tables_of_their_own() -> None:
