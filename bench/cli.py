@@ -259,7 +259,7 @@ def run(
     from bench.measure.plan import Limits
 
     struck = _split(fault or []) or (("exception",) if lineage else ())
-    usual = "pipeline" if lineage or not struck else inject.usual_workload(struck)
+    usual = "pipeline" if lineage else inject.usual_workload(struck)
     run_command.run(
         run_command.Options(
             orchestrators=_split(orchestrator),

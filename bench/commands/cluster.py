@@ -97,9 +97,8 @@ def _interrupted(verb: str) -> NoReturn:
     raise typer.Exit(3)
 
 
-def _complete_with(incomplete: str) -> list[str]:
-    """Those whose images can be had beside Argo's."""
-    return completion.rest(incomplete, (*ORCHESTRATORS, completion.ALL))
+_complete_with = completion.among(*ORCHESTRATORS, completion.ALL)
+"""Those whose images can be had beside Argo's."""
 
 
 @app.command(epilog=EXIT_CODES)

@@ -259,8 +259,8 @@ def scenarios(options: Options, target: Target) -> list[Scenario]:
         for trigger in options.triggers
         for retries in options.retries
         if not fault or inject.struck_step(fault, workload)
-        if adapter.name not in CONTROLS or (trigger == "api" and retries == "equal")
-        if adapter.name not in CONTROLS or not (fault and inject.FAULTS[fault].takes)
+        if adapter.name not in CONTROLS
+        or (trigger == "api" and retries == "equal" and not inject.takes(fault))
         if adapter.name != "noop" or not (observer or concurrent > 1)
     ]
     warm_ups = planning.warm_ups(each for each in measured if each.orchestrator not in CONTROLS)

@@ -16,6 +16,7 @@ import structlog
 
 from adapters.base import BenchError, Component, Target, Unsupported
 from adapters.lineage import SHAPING
+from bench.analysis.upkeep import DATABASE
 from bench.results.records import RunRecord, Scenario, Strike
 from core.config import PipelineConfig
 
@@ -33,6 +34,10 @@ POSTGRES = "postgres"
 """What the component is called that a database has to be."""
 Part = Literal["servers", "database"]
 """What of an orchestrator: its components whose role is `database`, or all others."""
+ABSENT: Mapping[Part, str] = {
+    "servers": "it has no servers here",
+    "database": "it has no database here: what it keeps is in Kubernetes",
+}
 
 
 @dataclass(frozen=True)
@@ -134,7 +139,7 @@ def struck_step(fault: str, workload: str) -> str | None:
 
 
 def usual_workload(faults: Sequence[str]) -> str:
-    """The shortest in which they can strike: a single step, but for those of one step of the pipeline."""
+    """The shortest in which they can strike: a single step, but for those of one step of the pipeline, or for none."""
     return "pipeline" if all(name in FAULTS and FAULTS[name].step for name in faults) else "chain"
 
 
@@ -165,29 +170,25 @@ def asks_lineage(scenario: Scenario) -> bool:
     return scenario.workload == "pipeline" and scenario.fault == "exception"
 
 
-def struck_parts(scenario: Scenario, components: Iterable[Component]) -> tuple[Component, ...]:
-    """Those of the orchestrator's parts that the scenario's fault strikes."""
-    part = takes(scenario)
-    return tuple(
-        each for each in components if part == ("database" if each.role == "database" else "servers")
-    )
+def takes(fault: str) -> Part | None:
+    """What of the orchestrator a fault strikes; None where it strikes a step, or there is none."""
+    return FAULTS[fault].takes if fault else None
 
 
-def takes(scenario: Scenario) -> Part | None:
-    """What of the orchestrator the scenario's fault strikes; None where it strikes a step, or there is none."""
-    return FAULTS[scenario.fault].takes if scenario.fault else None
+def struck_parts(part: Part, components: Iterable[Component]) -> tuple[Component, ...]:
+    """Those of the orchestrator's components that are this part of it."""
+    return tuple(each for each in components if (each.role == DATABASE) == (part == "database"))
 
 
-def check(scenario: Scenario, components: Iterable[Component]) -> None:
-    """Raises `Unsupported` where the orchestrator lacks what the scenario's fault would strike."""
-    struck = struck_parts(scenario, components)
-    if takes(scenario) == "database" and (others := [each.name for each in struck if each.name != POSTGRES]):
+def check(part: Part, components: Iterable[Component]) -> None:
+    """Raises `Unsupported` where the orchestrator lacks this part, or it cannot be struck."""
+    struck = struck_parts(part, components)
+    if not struck:
+        raise Unsupported(ABSENT[part])
+    if part == "database" and (others := [each.name for each in struck if each.name != POSTGRES]):
         raise Unsupported(
             f"it keeps what it knows in {others[0]}; only PostgreSQL is made to crash and recover"
         )
-    if not struck:
-        kept = {"database": "database here: what it keeps is in Kubernetes", "servers": "servers here"}
-        raise Unsupported(f"it has no {kept.get(str(takes(scenario)), 'such part')}")
 
 
 @dataclass
@@ -214,14 +215,14 @@ class Injector:
                 ]
                 if started:
                     at = time.time_ns()
-                    self.strike = Strike(at_ns=at, target=self._delete(started[0]["pod_name"]))
+                    self.strike = Strike(at_ns=at, target=self._cause(started[0]["pod_name"]))
                     return
             except BenchError as error:
                 self.error = error.message
                 log.warning("the fault could not be caused", run=self.run_id, why=error.message)
                 return
 
-    def _delete(self, pod: str) -> str:
+    def _cause(self, pod: str) -> str:
         """Do what the fault is; what was struck."""
         if self.takes is None:
             self.scene.delete_pod(pod)
@@ -250,8 +251,9 @@ def injected(
     if not scenario.fault or FAULTS[scenario.fault].inside is not None:
         yield None
         return
+    part = takes(scenario.fault)
     step = struck_step(scenario.fault, scenario.workload) or ""
-    injector = Injector(scene, run_id, step, takes(scenario), struck_parts(scenario, components))
+    injector = Injector(scene, run_id, step, part, struck_parts(part, components) if part else ())
     thread = threading.Thread(target=injector.work, name=f"fault-{run_id}", daemon=True)
     thread.start()
     try:
@@ -278,10 +280,8 @@ def struck_ns(record: RunRecord) -> int | None:
     for event in record.ledger:
         if event["event"] == "effect" and event["data"].get("effect") == "fault":
             return int(event["wall_ns"])
-    if record.scenario.fault and FAULTS[record.scenario.fault].step:
-        first = [
-            e for e in record.ledger if e["step"] == FAULTS[record.scenario.fault].step and e["attempt"] == 1
-        ]
+    if record.scenario.fault and (own := FAULTS[record.scenario.fault].step):
+        first = [event for event in record.ledger if (event["step"], event["attempt"]) == (own, 1)]
         if [event["event"] for event in first] == ["start", "effect"]:
             return int(first[-1]["wall_ns"])
     return None

@@ -239,8 +239,8 @@ class Runner:
         triggers.check(
             scenario, self._driver(scenario.orchestrator), self._adapter(scenario.orchestrator).title
         )
-        if inject.takes(scenario):
-            inject.check(scenario, self._components(scenario))
+        if part := inject.takes(scenario.fault):
+            inject.check(part, self._components(scenario))
         wanted = scenario.orchestrator, scenario.configuration
         if self._active == wanted:
             return False
@@ -384,7 +384,10 @@ class Runner:
             self._gauged(scenario) as gauged,
             (EmptyScene() if scenario.observer else scene).watch(request.run_id) as watcher,
             inject.injected(
-                scene, scenario, request.run_id, self._components(scenario) if scenario.fault else ()
+                scene,
+                scenario,
+                request.run_id,
+                self._components(scenario) if inject.takes(scenario.fault) else (),
             ) as injector,
         ):
             handle, begin = triggers.start(scenario, driver, request)

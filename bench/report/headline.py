@@ -46,8 +46,6 @@ STRIKES = {
     "servers-deleted": f"works {WORK_SECONDS} s while all servers are deleted",
     "database-crashed": f"works {WORK_SECONDS} s while PostgreSQL crashes and recovers",
 }
-_Struck = tuple[str, int, int]
-"""A work, its size, and a fault by its place in `FAULTS`."""
 HAPPENINGS: dict[str, Callable[[Fault], bool]] = {
     "A step fails": lambda fault: fault.fails_a_step,
     "A promotion is cut short": lambda fault: bool(fault.step),
@@ -166,14 +164,20 @@ def kept(records: Sequence[RunRecord]) -> str:
 
 def _failing(happening: str, target: str, part: recent.Part) -> str:
     """A column for each fault of each work, a row for each setting and retry policy: one cell of runs in each."""
-    rows: dict[tuple[str, ...], dict[_Struck, str]] = {}
+    rows: dict[tuple[str, ...], dict[tuple[str, int, str], str]] = {}
     for cell in part.rows:
         key = cell.key
         policy = "equal" if key.retries == "equal" else "as shipped"
         of = rows.setdefault((_shown(cell.key.orchestrator, cell.key.configuration), key.task, policy), {})
-        of[key.workload, key.steps, list(FAULTS).index(key.fault)] = _recovered(cell)
-    columns = sorted({column for each in rows.values() for column in each})
-    heads = {column: _struck_so(*column) for column in columns}
+        of[key.workload, key.steps, key.fault] = _recovered(cell)
+    columns = sorted(
+        {column for each in rows.values() for column in each},
+        key=lambda column: (*column[:2], list(FAULTS).index(column[2])),
+    )
+    heads = {
+        (workload, steps, fault): f"{workload}-{steps}, `{struck_step(fault, workload)}` {STRIKES[fault]}"
+        for workload, steps, fault in columns
+    }
     of_kind = dict(sorted(rows.items(), key=lambda row: (row[0][1], row[0])))
     head = ("orchestrator", "a step is", "retries")
     return _grid(
@@ -193,12 +197,6 @@ def _refused(happening: str, target: str, of_kind: Iterable[Cell]) -> list[str]:
             why[cell.unsupported[-1].reason].add(who)
     said = "; ".join(f"{', '.join(sorted(whose))}: {reason}" for reason, whose in sorted(why.items()))
     return [f"{happening} on **{target}**, unsupported: {said}."] if said else []
-
-
-def _struck_so(workload: str, steps: int, number: int) -> str:
-    """What is done to which step of which work: the head of a column."""
-    fault = list(FAULTS)[number]
-    return f"{workload}-{steps}, `{struck_step(fault, workload)}` {STRIKES[fault]}"
 
 
 def _recovered(cell: Cell) -> str:

@@ -237,13 +237,12 @@ def test_an_orchestrator_is_struck_and_not_the_step_at_work(
 
 
 def test_what_an_orchestrator_has_not_cannot_be_struck() -> None:
-    of = scenario("argo", "chain", 1, fault="database-crashed")
-    inject.check(of, PARTS)
+    inject.check("database", PARTS)
     with pytest.raises(Unsupported, match="it has no database here"):
-        inject.check(of, PARTS[:2])
+        inject.check("database", PARTS[:2])
     mysql = Component(name="mysql", namespace="kubeflow", selector="app=mysql", role="database")
     with pytest.raises(Unsupported, match="in mysql; only PostgreSQL"):
-        inject.check(of, [mysql])
+        inject.check("database", [mysql])
 
 
 class Answering:
