@@ -38,6 +38,8 @@ app.command("choose", epilog=choose_command.EPILOG)(choose_command.choose_one)
 
 MOST_AT_ONCE = 64
 """Runs that one sample may submit at once."""
+MOST_STEPS = 500
+"""Steps that a chain or a fan-out may have."""
 
 
 def _version(wanted: bool) -> None:
@@ -66,6 +68,8 @@ RUN_EPILOG = """
   bench run --orchestrator argo --n 20 --configuration default,tuned
 
   bench run --orchestrator argo --workload chain --steps 10 --no-controls --json
+
+  bench run --orchestrator all --workload chain --steps 1,10,40
 
   bench run --orchestrator argo --set train_seconds=30 --set dataset_uri=s3://bucket/ratings.parquet
 
@@ -135,11 +139,13 @@ def run(
         ),
     ] = None,
     steps: Annotated[
-        int | None,
+        str,
         typer.Option(
-            min=1, max=500, help="Length of a chain, width of a fan-out; default: 10, with a fault 1."
+            metavar="COUNTS",
+            help="Length of a chain, width of a fan-out, such as 1,10,40: a scenario each, of which the report "
+            "makes what a step costs. Default: 10, with a fault 1.",
         ),
-    ] = None,
+    ] = "",
     variant: Annotated[
         str,
         typer.Option(help="Where artifacts travel on a cluster: `s3` or `volume` (labelled: one node only)."),
@@ -268,7 +274,7 @@ def run(
             n=n,
             workloads=_split(workload or [usual]),
             configurations=_split(configuration or []),
-            steps=steps or (1 if struck else 10),
+            steps=_counts("--steps", steps or ("1" if struck else "10"), MOST_STEPS, "1,10,40"),
             faults=struck,
             variant=variant,
             parameters=_parameters(set_ or []),
@@ -281,7 +287,7 @@ def run(
                 idle_seconds=idle,
             ),
             observers=_observers(observer),
-            concurrent=_counts("--concurrent", concurrent),
+            concurrent=_counts("--concurrent", concurrent, MOST_AT_ONCE, "1,4,16"),
             triggers=_some("--trigger", trigger, get_args(Trigger)),
             retries=_some("--retries", retries, get_args(RetryPolicy)),
             seed=seed,
@@ -473,13 +479,12 @@ def _parameters(values: list[str]) -> dict[str, str | int | float]:
     return parameters
 
 
-def _counts(option: str, text: str) -> tuple[int, ...]:
+def _counts(option: str, text: str, most: int, such: str) -> tuple[int, ...]:
+    """Whole numbers, each once. Raises `BadInput` for others than 1 to `most`; `such` is an example."""
     values = _split([text])
-    if not values or not all(value.isdecimal() and 1 <= int(value) <= MOST_AT_ONCE for value in values):
-        raise BadInput(
-            f"{option} takes whole numbers from 1 to {MOST_AT_ONCE}, not '{text}'", f"{option} 1,4,16"
-        )
-    return tuple(int(value) for value in values)
+    if not values or not all(value.isdecimal() and 1 <= int(value) <= most for value in values):
+        raise BadInput(f"{option} takes whole numbers from 1 to {most}, not '{text}'", f"{option} {such}")
+    return tuple(dict.fromkeys(int(value) for value in values))
 
 
 def _some(option: str, text: str, known: tuple[str, ...]) -> tuple[Any, ...]:

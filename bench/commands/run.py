@@ -60,7 +60,8 @@ class Options:
     n: int = 5
     workloads: tuple[str, ...] = ("pipeline",)
     configurations: tuple[str, ...] = ()
-    steps: int = 10
+    steps: tuple[int, ...] = (10,)
+    """Of a chain, or how wide a fan-out is."""
     variant: str = ""
     parameters: dict[str, str | int | float] = field(default_factory=dict)
     controls: bool = True
@@ -242,7 +243,7 @@ def scenarios(options: Options, target: Target) -> list[Scenario]:
             target=target.value,
             workload=workload,
             configuration=configuration.name,
-            steps=options.steps if workload in SIZED else SIZES[workload],
+            steps=steps,
             variant=variant,
             parameters={**_sleeps(workload, adapter.name), **parameters},
             fault=fault,
@@ -253,6 +254,7 @@ def scenarios(options: Options, target: Target) -> list[Scenario]:
         )
         for adapter, configuration in chosen
         for workload in options.workloads
+        for steps in (options.steps if workload in SIZED else (SIZES[workload],))
         for fault in struck or ("",)
         for observer in options.observers
         for concurrent in options.concurrent
@@ -284,9 +286,10 @@ def wanted_faults(options: Options, target: Target) -> tuple[str, ...]:
                 f"{inject.FAULTS[name].title}: only a pipeline has that step", "--workload pipeline"
             )
     for workload in options.workloads if wanted else ():
-        if workload not in inject.STRUCK or (workload == "chain" and options.steps != 1):
+        longer = [steps for steps in options.steps if steps != 1] if workload == "chain" else []
+        if workload not in inject.STRUCK or longer:
             raise BadInput(
-                f"a fault strikes one step: not in {workload}-{options.steps}",
+                f"a fault strikes one step: not in {f'chain-{longer[0]}' if longer else workload}",
                 "--workload chain --steps 1, or --workload pipeline (it strikes train)",
             )
     if options.concurrent != (1,) and options.triggers != ("api",):

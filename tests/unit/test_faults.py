@@ -380,7 +380,7 @@ def options(**fields: Any) -> Options:
         "orchestrators": ("prefect",),
         "results": Path("none"),
         "workloads": ("chain",),
-        "steps": 1,
+        "steps": (1,),
         "configurations": ("default",),
         **fields,
     }
@@ -424,7 +424,7 @@ def test_the_work_of_a_fault_is_the_shortest_that_has_its_step() -> None:
         ({"faults": ("servers-deleted",)}, "--target kind"),
         ({"faults": ("pod-deleted",)}, "--target kind"),
         ({"faults": ("sigkill",), "workloads": ("fanout",)}, "--workload chain --steps 1"),
-        ({"faults": ("sigkill",), "steps": 4}, "--workload chain --steps 1"),
+        ({"faults": ("sigkill",), "steps": (1, 4)}, "--workload chain --steps 1"),
         ({"faults": ("sigkill",), "parameters": {"fault": "null"}}, "leave --set fault"),
     ],
 )

@@ -1,6 +1,7 @@
 """Several runs at once as one sample: submitted together, each checked, told as one, counted apart."""
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -181,8 +182,23 @@ def test_counts_that_cannot_be(words: list[str]) -> None:
     assert "--concurrent takes whole numbers from 1 to 64" in refused.stderr
 
 
+@pytest.mark.parametrize("words", ["0", "1,501", "ten", "1-10"])
+def test_lengths_that_cannot_be(words: str) -> None:
+    refused = bench("run", "-o", "noop", "--target", "local", "-w", "chain", "--steps", words, check=2)
+    assert "--steps takes whole numbers from 1 to 500" in refused.stderr
+    assert "--steps 1,10,40" in refused.stderr
+
+
+def test_a_scenario_for_each_length_of_a_chain_and_width_of_a_fan_out(tmp_path: Path) -> None:
+    asked = Options(("prefect",), tmp_path, workloads=("pipeline", "chain", "fanout"), steps=(1, 10))
+    found = scenarios(replace(asked, warm_up=False, configurations=("default",)), Target.LOCAL)
+    own = [f"{each.workload}-{each.steps}" for each in found if each.orchestrator == "prefect"]
+    assert own == ["pipeline-7", "chain-1", "chain-10", "fanout-1", "fanout-10"]
+    assert {each.steps for each in found if each.orchestrator == "calls"} == {1, 7, 10}, "floors too"
+
+
 def test_scenarios_of_several_at_once(tmp_path: Path) -> None:
-    asked = Options(("prefect",), tmp_path, workloads=("chain",), steps=1, concurrent=(1, 4))
+    asked = Options(("prefect",), tmp_path, workloads=("chain",), steps=(1,), concurrent=(1, 4))
     found = scenarios(asked, Target.LOCAL)
     assert {s.concurrent for s in found if s.orchestrator == "noop"} == {1}
     assert {s.concurrent for s in found if s.orchestrator == "prefect"} == {1, 4}

@@ -183,7 +183,7 @@ def test_options_make_a_scenario_of_each_trigger_and_policy(tmp_path: Path) -> N
         results=tmp_path,
         workloads=("chain",),
         configurations=("default",),
-        steps=1,
+        steps=(1,),
         triggers=("api", "event"),
     )
     found = scenarios(options, Target.LOCAL)
