@@ -309,7 +309,7 @@ def report(
         Path | None, typer.Option(help="Where to write; default: `report` beside the results.")
     ] = None,
     readme: Annotated[
-        Path | None, typer.Option(help="Also renew the table between the marks of this file.")
+        Path | None, typer.Option(help="Also renew the comparison between the marks of this file.")
     ] = None,
 ) -> None:
     """Rebuild the comparison (Markdown, a page, JSON) from stored raw results alone; the same bytes each time.
@@ -325,7 +325,8 @@ def report(
 
 def _rebuild(folder: Path, out: Path, readme: Path | None) -> None:
     """The records are gone when it returns: a search for garbage need not look at them."""
-    from bench.report import capabilities, harness, headline
+    from bench.report import capabilities, harness
+    from bench.report import readme as readme_file
     from bench.report.build import build
     from bench.report.contents import RAW
     from bench.results.records import Outline
@@ -341,7 +342,7 @@ def _rebuild(folder: Path, out: Path, readme: Path | None) -> None:
     own = harness.load(folder)
     written = build(reading.records, out, reading.lines, own, verdicts, reading.losses)
     if readme:
-        headline.write(readme, reading.records, folder)
+        readme_file.write(readme, reading.records, folder, out)
         written.append(readme)
     for path in written:
         typer.echo(path)

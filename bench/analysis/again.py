@@ -51,6 +51,8 @@ def said(made: Sequence[dict[str, Any]]) -> str:
     if apart:
         shifts = ", ".join(f"{row['scenario']} by {_moved(row):+.0%}" for row in apart)
         text += f"these came out different: {shifts}."
+    elif unsure == len(compared):
+        text += "none could be tested: too few runs."
     else:
         text += "none came out different"
         text += f", but {unsure} had too few runs to be tested." if unsure else "."

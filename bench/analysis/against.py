@@ -55,14 +55,14 @@ def shipped(found: Sequence[Cell]) -> list[Cell]:
 
 def _rows(members: Sequence[Cell]) -> list[dict[str, Any]]:
     both = [(a, b) for a, b in combinations(members, 2) if a.key.orchestrator != b.key.orchestrator]
-    tests = sum(not unlike(one, other) for one, other in both)
+    tests = sum(not _unlike(one, other) for one, other in both)
     made = [_row(one, other, tests) for one, other in both]
     judge_rows(made)
     return made
 
 
 def _row(one: Cell, other: Cell, tests: int) -> dict[str, Any]:
-    why = unlike(one, other)
+    why = _unlike(one, other)
     within, found = (False, None) if why else _difference(one, other, tests)
     return {
         "not_compared": why,
@@ -71,6 +71,13 @@ def _row(one: Cell, other: Cell, tests: int) -> dict[str, Any]:
         "paired": within,
         "difference": found,
     }
+
+
+def _unlike(one: Cell, other: Cell) -> str:
+    """Why two orchestrators' cells are not set against each other; empty where they are."""
+    plans = [{record.sample.plan_id for record in cell.measured} for cell in (one, other)]
+    apart = "" if plans[0] & plans[1] else "in no plan together: a difference may be the day's"
+    return unlike(one, other) or apart
 
 
 def _difference(one: Cell, other: Cell, tests: int) -> tuple[bool, Difference]:

@@ -122,8 +122,8 @@ class Cell:
 
     @cached_property
     def blocking(self) -> dict[str, str]:
-        """The facts that its runs were measured under."""
-        return (self.measured or self.records)[0].environment.deciding
+        """The facts that its runs were measured under; a run that ended before all were known has fewer."""
+        return max((record.environment.deciding for record in self.measured or self.records), key=len)
 
     @cached_property
     def stand_ins(self) -> tuple[str, ...]:
@@ -199,6 +199,11 @@ class Cell:
     def all_cold(self) -> bool:
         """An orchestrator's cell in which each sample was the first after a switch. A floor has nothing to warm up."""
         return self.key.orchestrator not in CONTROLS and self.cold == len(self.measured) > 0
+
+    @property
+    def is_plain_pipeline(self) -> bool:
+        """The whole pipeline, nothing wrong on purpose, not only first runs after a switch."""
+        return self.key.workload == "pipeline" and self.key.undisturbed and not self.all_cold
 
     def values(self, of: Callable[[RunRecord], float | None]) -> list[float]:
         """A number of every sample that has it."""
@@ -365,9 +370,24 @@ def _order(record: RunRecord) -> tuple[str, int, int, str]:
 
 
 def usual(found: Sequence[Cell]) -> list[Cell]:
-    """Without variants, parameters and first runs, which the report alone has: no two works under one name."""
-    plain = (cell for cell in found if not cell.key.parameters and not cell.key.first)
+    """Without what the report alone has: no two works under one name.
+
+    That is variants, parameters, first runs and those that were not watched.
+    """
+    plain = (c for c in found if not (c.key.parameters or c.key.first or c.key.observer))
     return [cell for cell in plain if cell.key.variant in ("s3", "folder")]
+
+
+def refusals(found: Iterable[Cell]) -> dict[tuple[str, str], str]:
+    """By target and orchestrator, why nothing of it runs there, where that is all that is stored."""
+    members: dict[tuple[str, str], list[Cell]] = {}
+    for cell in found:
+        members.setdefault((cell.key.target, cell.key.orchestrator), []).append(cell)
+    return {
+        who: its[0].unsupported[0].reason or "unsupported"
+        for who, its in members.items()
+        if all(cell.refused for cell in its)
+    }
 
 
 def common_keys(found: Sequence[Cell]) -> frozenset[str]:
@@ -395,7 +415,7 @@ def comparable(one: Cell, other: Cell, strict: bool = False) -> list[str]:
 
 
 def unlike(one: Cell, other: Cell) -> str:
-    """Why two orchestrators' cells are not set against each other; empty where they are."""
+    """Why two cells' makespans are not set against each other; empty where they may be."""
     return (
         "first runs after a switch on one side, later ones on the other"
         if one.all_cold != other.all_cold

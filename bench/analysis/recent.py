@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bench.analysis import grouping
-from bench.analysis.cells import FLOORS, Cell, CellKey
+from bench.analysis.cells import CONTROLS, FLOORS, Cell, CellKey
 from bench.results.records import RunRecord
 
 
@@ -29,14 +29,14 @@ def parts(found: Sequence[Cell]) -> list[Part]:
     The code of the steps is one of the facts: rows that lack it share a table with no row that has it. A table
     of floors alone is left out, and one of older rows has the floor of its own environment.
     """
-    last = {_scenario(cell): cell for cell in sorted(found, key=_last)}
+    newest_of = {_scenario(cell): cell for cell in sorted(found, key=last)}
     made: list[Part] = []
     before: dict[str, str] = {}
     for facts, members in environments(found):
         rows = [
             cell
             for cell in members
-            if last[_scenario(cell)] is cell and cell.key.orchestrator not in FLOORS.values()
+            if newest_of[_scenario(cell)] is cell and cell.key.orchestrator not in FLOORS.values()
         ]
         if not rows:
             continue
@@ -66,7 +66,7 @@ def period(records: Iterable[RunRecord]) -> str:
 
 
 def environments(found: Sequence[Cell]) -> list[tuple[dict[str, str], list[Cell]]]:
-    """Facts and cells of each environment, the one in which something was measured last first."""
+    """Facts and cells of each environment, the one in which something ran last first."""
     by_code: dict[str, list[Cell]] = {}
     for cell in found:
         by_code.setdefault(cell.blocking.get("code", ""), []).append(cell)
@@ -75,8 +75,33 @@ def environments(found: Sequence[Cell]) -> list[tuple[dict[str, str], list[Cell]
         for code, members in by_code.items()
         for group in grouping.groups(members)
     ]
-    return sorted(made, key=lambda each: max(map(_last, each[1])), reverse=True)
+    return sorted(
+        made, key=lambda each: max((not cell.refused, last(cell)) for cell in each[1]), reverse=True
+    )
 
 
-def _last(cell: Cell) -> str:
+def last(cell: Cell) -> str:
+    """When its last sample was recorded, its last other record where it has none."""
     return max(record.recorded_at for record in cell.measured or cell.records)
+
+
+@dataclass(frozen=True)
+class Newest:
+    """The environment in which a pipeline was measured last: its facts, and the cells that were measured in it."""
+
+    facts: Mapping[str, str]
+    cells: tuple[Cell, ...]
+
+    def differing(self, cell: Cell) -> tuple[str, ...]:
+        """The facts in which a cell was measured elsewhere; of rows that lack the steps' code that is one."""
+        return differing(self.facts, {"code": "", **cell.blocking})
+
+
+def newest(found: Sequence[Cell]) -> Newest:
+    """Of cells of one target. Without facts and cells where no orchestrator's pipeline was measured."""
+    measured = [cell for cell in found if cell.measured and cell.key.orchestrator != "noop"]
+    of = environments([c for c in measured if c.is_plain_pipeline and c.key.orchestrator not in CONTROLS])
+    if not of:
+        return Newest({}, ())
+    there = Newest(of[0][0], ())
+    return replace(there, cells=tuple(cell for cell in measured if not there.differing(cell)))

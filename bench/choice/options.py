@@ -78,7 +78,7 @@ def figures_of(found: Sequence[Cell], target: str) -> Known:
     orchestrator does are taken from older ones too, which they name.
     """
     made: Known = {}
-    newest = _newest_environment(found)
+    newest = recent.newest(found)
     for name, read in READ.items():
         for option, figure in read(found, target, newest).items():
             made.setdefault(option, {})[name] = figure
@@ -91,44 +91,16 @@ def figures_of(found: Sequence[Cell], target: str) -> Known:
     return dict(sorted(made.items()))
 
 
-@dataclass(frozen=True)
-class Newest:
-    """The environment in which a pipeline was measured last: its facts, and the cells that were measured in it."""
-
-    facts: Mapping[str, str]
-    cells: tuple[Cell, ...]
-
-    def differing(self, cell: Cell) -> tuple[str, ...]:
-        """The facts in which a cell was measured elsewhere."""
-        return recent.differing(self.facts, cell.blocking)
-
-
-def _newest_environment(found: Sequence[Cell]) -> Newest:
-    measured = [cell for cell in found if cell.measured and cell.key.orchestrator != "noop"]
-    of = recent.environments(
-        [c for c in measured if is_plain_pipeline(c) and c.key.orchestrator not in CONTROLS]
-    )
-    if not of:
-        return Newest({}, ())
-    facts = of[0][0]
-    return Newest(facts, tuple(cell for cell in measured if not recent.differing(facts, cell.blocking)))
-
-
-def is_plain_pipeline(cell: Cell) -> bool:
-    """The whole pipeline, nothing wrong on purpose, not only first runs after a switch."""
-    return cell.key.workload == "pipeline" and cell.key.undisturbed and not cell.all_cold
-
-
 def floor_for(target: str) -> str:
     """The floor that keeps steps apart: pods on a cluster, processes on this machine."""
     return FLOORS["process" if target == Target.LOCAL else "pod"]
 
 
-def _latency(found: Sequence[Cell], target: str, newest: Newest) -> dict[Option, Figure]:
+def _latency(found: Sequence[Cell], target: str, newest: recent.Newest) -> dict[Option, Figure]:
     """Against one floor, whatever a step is."""
     pipelines = [cell for cell in newest.cells if cell.key.workload == "pipeline" and cell.key.undisturbed]
     made = {}
-    for option, cell in _last(c for c in pipelines if is_plain_pipeline(c)).items():
+    for option, cell in _last(c for c in pipelines if c.is_plain_pipeline).items():
         floors = [c for c in pipelines if c.key.orchestrator == floor_for(target)]
         floor = max(floors, key=lambda each: each.last, default=None)
         ratio = ratio_to_floor(cell, floor)
@@ -146,7 +118,7 @@ def _blocks(cell: Cell) -> set[tuple[str, int]]:
     return {block_of(record) for record in cell.measured if makespan(record) is not None}
 
 
-def _retries(found: Sequence[Cell], target: str, newest: Newest) -> dict[Option, Figure]:
+def _retries(found: Sequence[Cell], target: str, newest: recent.Newest) -> dict[Option, Figure]:
     """A single step that fails in every way that the target has; the mean of the shares, and of their intervals' ends.
 
     Each interval is at a level at which all hold together (Bonferroni).
@@ -190,7 +162,7 @@ def _resumed(struck: Sequence[tuple[RunRecord, aftermath.Aftermath]]) -> str:
     return "" if again is None else f", at work again after {seconds(again)}"
 
 
-def _lineage(found: Sequence[Cell], target: str, newest: Newest) -> dict[Option, Figure]:
+def _lineage(found: Sequence[Cell], target: str, newest: recent.Newest) -> dict[Option, Figure]:
     """What all runs have answered, less what any has answered wrongly."""
     asked = [c for c in found if c.key.fault and c.key.retries == "equal" and answers.asked_alike(c)]
     made = {}
@@ -202,7 +174,7 @@ def _lineage(found: Sequence[Cell], target: str, newest: Newest) -> dict[Option,
     return made
 
 
-def _memory(found: Sequence[Cell], target: str, newest: Newest) -> dict[Option, Figure]:
+def _memory(found: Sequence[Cell], target: str, newest: recent.Newest) -> dict[Option, Figure]:
     """Of all windows in which all of its servers were watched idle, beside whatever work."""
     watched = [cell for cell in newest.cells if not cell.key.fault]
     held = upkeep.idle(watched)
@@ -218,7 +190,7 @@ def _memory(found: Sequence[Cell], target: str, newest: Newest) -> dict[Option, 
     return made
 
 
-READ: Mapping[str, Callable[[Sequence[Cell], str, Newest], dict[Option, Figure]]] = {
+READ: Mapping[str, Callable[[Sequence[Cell], str, recent.Newest], dict[Option, Figure]]] = {
     "latency": _latency,
     "retries": _retries,
     "lineage": _lineage,
@@ -233,7 +205,12 @@ def _last(found: Iterable[Cell]) -> dict[Option, Cell]:
 
 
 def _figure(
-    cell: Cell, value: float, said: str, within: Interval | None, runs: Sequence[RunRecord], newest: Newest
+    cell: Cell,
+    value: float,
+    said: str,
+    within: Interval | None,
+    runs: Sequence[RunRecord],
+    newest: recent.Newest,
 ) -> Figure:
     return Figure(
         value,
@@ -250,21 +227,9 @@ def _figure(
 
 def failures(found: Sequence[Cell]) -> dict[Option, str]:
     """Options whose newest pipelines did not all succeed: a median of the others would hide that."""
-    of = [c for c in found if is_plain_pipeline(c) and c.answered]
+    of = [c for c in found if c.is_plain_pipeline and c.answered]
     return {
         option: f"{len(cell.failed)} of {cell.answered} pipelines failed"
         for option, cell in _last(of).items()
         if cell.failed
-    }
-
-
-def refusals(found: Sequence[Cell]) -> dict[str, str]:
-    """Orchestrators of which nothing is stored but that they cannot be there, and why."""
-    by_name: dict[str, list[Cell]] = {}
-    for cell in found:
-        by_name.setdefault(cell.key.orchestrator, []).append(cell)
-    return {
-        name: members[0].unsupported[0].reason or "unsupported"
-        for name, members in by_name.items()
-        if all(cell.refused for cell in members)
     }

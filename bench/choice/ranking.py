@@ -12,8 +12,8 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from adapters.base import Frozen, Target
-from bench.analysis.cells import ORCHESTRATORS, cells, usual
-from bench.choice.options import QUESTIONS, Figure, Option, failures, figures_of, refusals
+from bench.analysis.cells import ORCHESTRATORS, cells, refusals, usual
+from bench.choice.options import QUESTIONS, Figure, Option, failures, figures_of
 from bench.report.capabilities import CAPABILITIES, SHOWN, Conformance
 from bench.results.records import RunRecord
 
@@ -213,7 +213,7 @@ def choose(records: Sequence[RunRecord], verdicts: Sequence[Conformance], team: 
     """Score every option that was measured on the team's target; reads nothing but what is given."""
     found = [cell for cell in usual(cells(records)) if cell.key.target == team.target]
     known = figures_of(found, team.target)
-    failed, refused = failures(found), refusals(found)
+    failed, refused = failures(found), {name: why for (_, name), why in refusals(found).items()}
     stored = {option.orchestrator for option in (*known, *failed)}
     absent = [Option(name, "default") for name in ORCHESTRATORS if name not in stored]
     excluded: dict[Option, str] = {}

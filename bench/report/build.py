@@ -14,7 +14,7 @@ import jinja2
 from adapters.base import BenchError
 from bench.analysis.cells import FLOORS, Cell, cells, makespan
 from bench.analysis.statistics import p_by
-from bench.report import harness, numbers, published, timeline
+from bench.report import brief, harness, markdown, numbers, overview, published, timeline
 from bench.report.capabilities import Conformance
 from bench.report.contents import RAW, contents_of, rank
 from bench.report.page import page
@@ -52,7 +52,9 @@ def build(
     verdicts: Sequence[Conformance] = (),
     problems: Sequence[Problem] = (),
 ) -> list[Path]:
-    """Write the report (`report.md`, `.html`, `.json`), `runs.jsonl` (raw rows, by cell) and pictures; their paths.
+    """Write the report, its short tables, the raw rows and pictures; their paths.
+
+    They are `report.md`, `.html` and `.json`, `tables.md`, `runs.jsonl` (by cell) and `timelines-TARGET.svg`.
 
     `lines` gives the raw rows of records that are `Outline`s; otherwise they are made from the records.
     `own` is what is stored of the harness's own cost, `verdicts` what the conformance suite found, `problems` what
@@ -73,7 +75,7 @@ def build(
         autoescape=False,  # Markdown: the filter `md` escapes what comes from records
     )
     environment.filters.update(
-        md=_md,
+        md=markdown.escaped,
         seconds=numbers.seconds,
         bare=lambda value: numbers.seconds(value).removesuffix(" s"),
         percent=_percent,
@@ -81,16 +83,18 @@ def build(
         mebibytes=_mebibytes,
         per_step=published.shown,
         own=harness.shown,
+        overview=overview.markdown,
         p_by=lambda found: p_by(found["n"][0], found["n"][1], found["exact"]),
     )
-    markdown = environment.get_template("report.md.j2").render(**content)
+    text = environment.get_template("report.md.j2").render(**content)
     pictures = _pictures(found)
     files: dict[str, Iterable[bytes]] = {
-        "report.md": [markdown.encode()],
-        "report.html": [page(markdown, content, pictures).encode()],
+        "report.md": [text.encode()],
+        "report.html": [page(text, content, pictures).encode()],
         "report.json": [(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()],
+        "tables.md": [brief.text(found, verdicts).encode()],
         RAW: (lines or _canonical)(ordered),
-        **{name: [text.encode()] for name, text in pictures.items()},
+        **{name: [svg.encode()] for name, svg in pictures.items()},
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -127,16 +131,6 @@ def _percent(value: float | None) -> str:
         return "—"
     edge = value != round(value) and (abs(value) < 0.1 or abs(value) > 0.9)
     return f"{value * 100:.1f} %" if edge else f"{value * 100:.0f} %"
-
-
-def _md(text: object) -> str:
-    """Safe inside a Markdown table: no pipe, line break or markup of the text's own takes effect."""
-    return " ".join(str(text).split()).translate(_MARKUP)
-
-
-_MARKUP = str.maketrans(
-    {**{sign: f"\\{sign}" for sign in "\\`*_[]#"}, **{sign: f"&#{ord(sign)};" for sign in "|<>"}}
-)
 
 
 def _canonical(records: Sequence[RunRecord]) -> Iterator[bytes]:

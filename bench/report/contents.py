@@ -43,7 +43,7 @@ from bench.analysis.statistics import (
 )
 from bench.faults import aftermath
 from bench.lineage import answers, questions
-from bench.report import caveats, coverage, harness, published
+from bench.report import caveats, coverage, harness, overview, published
 from bench.report.capabilities import Conformance
 from bench.results.records import RunRecord
 from bench.results.store import Problem
@@ -93,6 +93,8 @@ def contents_of(
         "environments": [grouping.environment(group) for group in environments],
         "facts": grouping.facts(environments),
         "environment_names": grouping.names(environments),
+        "overview": overview.tables(everything, located(everything)),
+        "overview_notes": list(overview.NOTES),
         "coverage": coverage.table(everything, ORCHESTRATORS, verdicts),
         "tables": _tables(groups, lines),
         "against": against.tables(groups),
@@ -298,6 +300,12 @@ def _row(cell: Cell, among: Sequence[Cell], lines: dict[str, tuple[int, int]]) -
     }
 
 
+def located(found: Sequence[Cell]) -> Callable[[Cell], dict[str, Any]]:
+    """Says of each of these cells, of all that a report is made of, where the rows behind it are."""
+    lines = _raw_lines(found)
+    return lambda cell: _raw(cell, lines)
+
+
 def _raw(cell: Cell, lines: dict[str, tuple[int, int]]) -> dict[str, Any]:
     """Where the rows behind a cell are."""
     first, last = lines[_identity(cell)]
@@ -473,6 +481,7 @@ def _curves(group: Group) -> list[dict[str, Any]]:
                 "knob": members[0].knob,
                 "parameters": dict(key.parameters),
                 "all_cold": key.first,
+                "in_one_plan": bool(set.intersection(*map(_plans, members))),
                 "fixed": {**asdict(curve.fixed), "caution": _caution(curve.fixed)},
                 "marginal": {**asdict(curve.marginal), "caution": _caution(curve.marginal)},
                 "lengths": [{"steps": length, "n": n} for length, n in curve.lengths],
@@ -480,6 +489,10 @@ def _curves(group: Group) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def _plans(cell: Cell) -> set[str]:
+    return {record.sample.plan_id for record in cell.measured}
 
 
 def _caution(cost: Estimate) -> str:

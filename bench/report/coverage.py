@@ -6,7 +6,7 @@ from typing import Any
 
 from adapters.base import Target
 from bench.analysis import upkeep
-from bench.analysis.cells import FLOORS, TARGETS, Cell, CellKey
+from bench.analysis.cells import FLOORS, TARGETS, Cell, CellKey, refusals
 from bench.faults import aftermath, inject
 from bench.report.capabilities import Conformance
 
@@ -137,7 +137,7 @@ def table(
     """
     found = [cell for cell in found if not cell.key.first]
     asked = columns(found)
-    refused = _refused(found)
+    refused = refusals(found)
     why = _Why(refused, verdicts)
     rows = []
     for row in _rows(found, orchestrators, refused):
@@ -156,16 +156,6 @@ def table(
         "rows": rows,
         "notes": list(why.notes),
         "gaps": {column.name: _gaps(rows, number) for number, column in enumerate(asked)},
-    }
-
-
-def _refused(found: Sequence[Cell]) -> dict[tuple[str, str], str]:
-    """By target and orchestrator, why nothing of it runs there, where that is all that is stored."""
-    members: dict[tuple[str, str], list[Cell]] = {}
-    for cell in found:
-        members.setdefault((cell.key.target, cell.key.orchestrator), []).append(cell)
-    return {
-        who: its[0].unsupported[0].reason for who, its in members.items() if all(cell.refused for cell in its)
     }
 
 

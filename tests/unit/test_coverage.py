@@ -142,9 +142,9 @@ def test_what_is_not_measured_is_said_under_the_tables(tmp_path: Path) -> None:
     assert f"\nNot measured on kind: {starts}.\n" in report
     assert "## What is measured so far\n" in report
     order = [line for line in report.splitlines() if line.startswith("## ")]
-    assert order[:5] == [
-        "## Read this first", "## What is measured so far", "## Comparison", "## Orchestrators against each other",
-        "## Where the time goes",
+    assert order[:6] == [
+        "## Read this first", "## The comparison in one table", "## What is measured so far", "## Comparison",
+        "## Orchestrators against each other", "## Where the time goes",
     ]  # fmt: skip
     assert contents([])["coverage"]["rows"] == []
 

@@ -12,14 +12,15 @@ import pytest
 from adapters.base import BenchError, Component, RunHandle, RunOutcome, Status, Target, Unsupported
 from adapters.noop import NoopAdapter
 from adapters.workloads import Member
+from bench.analysis.cells import cells
 from bench.commands.run import Options, scenarios
 from bench.errors import BadInput
 from bench.faults import aftermath, inject
 from bench.measure import plan as planning
 from bench.measure.runner import Runner, _disturbed
+from bench.report.brief import failing
 from bench.report.build import build
 from bench.report.contents import contents
-from bench.report.headline import kept
 from bench.results.records import Pressure, RunRecord, Strike, Verification
 from bench.results.store import Store
 from tests.unit.made_records import SECOND, MadeRun, made, scenario
@@ -287,7 +288,7 @@ def test_a_step_that_went_on_to_its_end_was_not_noticed_to_fail() -> None:
     assert found is not None
     assert (found.recovered, found.attempts, found.finishes) == (True, 1, 1)
     assert (found.noticed, found.resumed) == (None, None) and found.done is not None
-    said = kept([record.model_copy(update={"strike": strike})])
+    said = failing(cells([record.model_copy(update={"strike": strike})]))
     assert "The orchestrator itself is struck on **kind**" in said and "1 of 1; over after" in said
 
 
@@ -324,7 +325,7 @@ def test_what_a_promotion_left_that_was_cut_short(write: str, left: str, tmp_pat
     assert found is not None
     assert (found.recovered, found.left) == (False, left)
     assert aftermath.verdict([found]) == f"at most once (not done in 1 of 1: {left})"
-    said = kept([record])
+    said = failing(cells([record]))
     assert "A promotion is cut short on **kind**" in said and f"0 of 1; {left}" in said
     assert left in build([record], tmp_path)[0].read_text(encoding="utf-8")
 
@@ -333,7 +334,7 @@ def test_what_cannot_be_struck_is_said_beside_what_was(tmp_path: Path) -> None:
     refused = made(scenario("dagster", "pipeline", 7, fault="promote-killed"), number=1).model_copy(
         update={"status": "unsupported", "reason": inject.SPARED, "ledger": (), "client": None}
     )
-    said = kept([cut_short("registry.intent"), refused])
+    said = failing(cells([cut_short("registry.intent"), refused]))
     assert f"on **kind**, unsupported: dagster (promote-killed): {inject.SPARED}." in said
 
 
@@ -462,7 +463,11 @@ def test_a_row_of_a_busy_machine_is_marked_and_work_of_ours_is_named(tmp_path: P
     assert "| 85 % (0.2 %), **busy** |" in build(records, tmp_path)[0].read_text(encoding="utf-8")
     calm = records[:1]
     assert "| 20 % (0.2 %) |" in build(calm, tmp_path)[0].read_text(encoding="utf-8")
-    assert "; " in (said := kept(calm)) and ", busy" not in said and ", busy" in kept(records)
+    assert (
+        "; " in (said := failing(cells(calm)))
+        and ", busy" not in said
+        and ", busy" in failing(cells(records))
+    )
     (bare,) = contents([struck()])["retries"][0]["rows"]
     assert (bare["pressure"], bare["steal"], bare["busy"]) == (None, None, False)
     assert f"works {inject.WORK_SECONDS} s" in inject.FAULTS["pod-deleted"].title

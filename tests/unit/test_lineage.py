@@ -17,8 +17,9 @@ from adapters.kfp import lineage as kfp
 from adapters.lineage import QUESTIONS, Answer, Kept, Known, answer, reader
 from adapters.prefect import lineage as prefect
 from adapters.prefect.variants import KEYS
+from bench.analysis.cells import cells
 from bench.lineage import questions
-from bench.report import headline
+from bench.report import brief
 from bench.report.build import build
 from bench.report.contents import contents
 from bench.results.records import RunRecord
@@ -541,9 +542,9 @@ def test_the_short_table_says_how_much_question_12_kept(tmp_path: Path) -> None:
     record = asked(2, little)
     durable = next(each for each in record.lineage if each.question == "durable")
     assert durable.verdict == "answered" and len(durable.facts) < 9
-    text = headline.kept([asked(1, complete())])
+    text = brief.lineage(cells([asked(1, complete())]))
     assert "| argo | pod | 1 | 12 | 0 | 9 of 9 |" in text
-    assert f"| 0 | {len(durable.facts)} of 9 |" in headline.kept([record])
+    assert f"| 0 | {len(durable.facts)} of 9 |" in brief.lineage(cells([record]))
     build([record], tmp_path)
     assert "however little that was" in (tmp_path / "report.md").read_text()
 

@@ -11,7 +11,7 @@ import pytest
 from adapters.argo import adapter as argo
 from adapters.base import BenchError
 from adapters.kfp import cluster as kfp
-from bench.report import capabilities, harness, headline
+from bench.report import capabilities, harness, readme
 from bench.report.build import build
 from bench.results.records import Outline
 from bench.results.store import Reading, Store
@@ -25,9 +25,9 @@ LOCKED = {"apache-airflow": "Airflow", "prefect": "Prefect", "dagster": "Dagster
 def test_the_table_is_that_of_the_stored_rows(tmp_path: Path) -> None:
     copy = tmp_path / "README.md"
     copy.write_text((ROOT / "README.md").read_text())
-    headline.write(copy, Store(RESULTS).records(), RESULTS)
+    readme.write(copy, Store(RESULTS).records(), RESULTS, tmp_path / "docs" / "results")
     assert copy.read_text() == (ROOT / "README.md").read_text()
-    assert "| argo |" in copy.read_text()
+    assert ": a pod |" in copy.read_text()
 
 
 def test_the_stored_report_is_rebuilt_byte_for_byte(tmp_path: Path) -> None:
@@ -46,8 +46,8 @@ def test_the_times_of_each_command_and_state_are_how_far_they_lie_apart(tmp_path
     old, new = {**row, "recorded_at": "2026-01-02T00:00:00Z"}, {**row, "recorded_at": "2026-01-03T00:00:00Z"}
     rows = [{**new, "seconds": 301.2, "note": "quiet"}, {**old, "seconds": 899.9}]
     rows += [{**old, "caches": "cold", "seconds": 777}]
-    (tmp_path / headline.COMMANDS).write_text("".join(json.dumps(each) + "\n" for each in rows))
-    assert headline.times(tmp_path).splitlines() == [
+    (tmp_path / readme.COMMANDS).write_text("".join(json.dumps(each) + "\n" for each in rows))
+    assert readme.times(tmp_path).splitlines() == [
         "- `./quickstart`, warm: 5:01 to 15:00 min on 2 cores (2 runs, the last 2026-01-03)",
         "- `./quickstart`, cold: 12:57 min on 2 cores (one run, the last 2026-01-02)",
     ]
@@ -56,7 +56,7 @@ def test_the_times_of_each_command_and_state_are_how_far_they_lie_apart(tmp_path
 def test_a_file_without_marks_is_refused(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("nothing")
     with pytest.raises(BenchError, match="no marks"):
-        headline.write(tmp_path / "README.md", [], tmp_path)
+        readme.write(tmp_path / "README.md", [], tmp_path, tmp_path)
 
 
 def test_where_it_stands_names_the_versions_that_are_pinned() -> None:

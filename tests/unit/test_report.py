@@ -16,7 +16,7 @@ from adapters.base import BenchError
 from bench.analysis import upkeep
 from bench.analysis.cells import makespan
 from bench.analysis.statistics import median
-from bench.report import harness, headline, published
+from bench.report import harness, published, readme
 from bench.report.build import build
 from bench.report.contents import contents
 from bench.report.curves import LINE, TOP, _spread, ticks
@@ -90,7 +90,7 @@ def test_the_same_records_give_the_same_bytes_in_any_order_zone_and_hash_seed(tm
     first = {path.name: path.read_bytes() for path in (tmp_path / "0").iterdir()}
     second = {path.name: path.read_bytes() for path in (tmp_path / "1").iterdir()}
     assert first == second
-    names = ("report.md", "report.html", "report.json", "runs.jsonl")
+    names = ("report.md", "report.html", "report.json", "tables.md", "runs.jsonl")
     assert set(first) == set(names)
     assert build(records, tmp_path / "0", own=own) == [tmp_path / "0" / name for name in names]
     assert {path.name: path.read_bytes() for path in (tmp_path / "0").iterdir()} == first
@@ -212,12 +212,10 @@ def test_what_a_configuration_changes_is_told_by_its_name_and_nothing_is_said_of
 
 
 def of_each(n: int, names: dict[str, float], **fields: Any) -> list[RunRecord]:
-    """`n` runs of each orchestrator in blocks of their own; handoff seconds by name."""
+    """`n` runs of each orchestrator, in blocks of their own of one plan; handoff seconds by name."""
     return [
-        MadeRun(scenario(name, "chain", 3), i, handoff).record(
-            sample={"index": i, "plan_id": f"plan-{name}"}, **fields
-        )
-        for name, handoff in names.items()
+        MadeRun(scenario(name, "chain", 3), i, handoff).record(sample={"index": 100 * block + i}, **fields)
+        for block, (name, handoff) in enumerate(names.items(), 1)
         for i in range(n)
     ]
 
@@ -278,6 +276,20 @@ def test_orchestrators_of_different_environments_are_not_set_against_each_other(
     argo, airflow = of_each(6, {"argo": 9.0}), of_each(6, {"airflow": 4.0})
     assert contents([*argo, *elsewhere(airflow, cpu="another")])["against"] == []
     assert len(contents([*argo, *airflow])["against"]) == 1
+
+
+def test_orchestrators_that_share_no_plan_are_not_set_against_each_other(tmp_path: Path) -> None:
+    """How fast the machine was on the one's day would be the other's difference."""
+    records = of_each(6, {"argo": 9.0, "airflow": 4.0})
+    of_its_own = [
+        r.model_copy(update={"sample": r.sample.model_copy(update={"plan_id": r.scenario.orchestrator})})
+        for r in records
+    ]
+    (row,) = contents(of_its_own)["against"][0]["rows"]
+    assert row["not_compared"].startswith("in no plan together") and row["difference"] is None
+    assert "not compared: in no plan together" in written(of_its_own, tmp_path)
+    (row,) = contents(records)["against"][0]["rows"]
+    assert row["difference"]
 
 
 def test_holm_counts_all_tests_of_the_environment() -> None:
@@ -850,7 +862,7 @@ def test_what_the_same_twice_says_of_other_differences_stands_first(tmp_path: Pa
     assert "Of 1 scenario measured twice under the same conditions (A/A) none came out different." in text
     assert "The median that moved most is that of kind/argo/pipeline-7/default, by " in text
     few = [*planned("one", range(3), 9.0), *planned("two", range(10, 13), 4.0)]
-    assert "none came out different, but 1 had too few runs to be tested." in written(few, tmp_path / "few")
+    assert "(A/A) none could be tested: too few runs." in written(few, tmp_path / "few")
     text = written([*first, *planned("two", range(10, 15), 4.0)], tmp_path / "apart")
     assert "came out different: kind/argo/pipeline-7/default by -" in text
     assert "No orchestrator is among them" not in text
@@ -909,10 +921,12 @@ def test_stand_in_images_are_named_beside_the_row_and_among_the_proxies(tmp_path
         "- kfp ran with a stand-in for docker.io/library/mysql:8.4: MariaDB 10.11 in place of MySQL." in text
     )
     assert "| argo | default |" in text
-    readme = tmp_path / "README.md"
-    readme.write_text(f"{headline.BEGIN}\n{headline.END}\n")
-    headline.write(readme, [made(scenario("kfp"), environment=Environment(blocking=facts))], tmp_path)
-    assert "| kfp (stand-in images) |" in readme.read_text()
+    copy = tmp_path / "README.md"
+    copy.write_text(f"{readme.BEGIN}\n{readme.END}\n")
+    kfp = made(scenario("kfp"), environment=Environment(blocking=facts))
+    readme.write(copy, [kfp], tmp_path, tmp_path / "results")
+    assert "| kfp (stand-in images): a pod |" in copy.read_text()
+    assert "| kfp (stand-in images) |" in (tmp_path / "tables.md").read_text()
 
 
 def test_chains_of_two_lengths_give_the_cost_of_a_step(tmp_path: Path) -> None:
@@ -931,6 +945,12 @@ def test_chains_of_two_lengths_give_the_cost_of_a_step(tmp_path: Path) -> None:
         text,
     )
     assert contents(records[:3])["curves"] == []
+    assert row["in_one_plan"] and "; of several plans" not in text
+    other = [
+        r.model_copy(update={"sample": r.sample.model_copy(update={"plan_id": "another"})})
+        for r in records[3:]
+    ]
+    assert "10 (3); of several plans |" in written([*records[:3], *other], tmp_path / "apart")
 
 
 def test_a_cost_that_may_be_none_or_comes_out_below_it_is_said_to_be_so(tmp_path: Path) -> None:

@@ -8,12 +8,13 @@ import pytest
 
 from adapters.base import BenchError, RunHandle, RunRequest, Target
 from adapters.noop import NoopAdapter, NoopDriver
+from bench.analysis.cells import cells
 from bench.commands.run import Options, scenarios
 from bench.measure import plan as planning
 from bench.measure.plan import Started
 from bench.measure.runner import Runner
 from bench.measure.together import as_one, members
-from bench.report import headline
+from bench.report import brief
 from bench.report.contents import contents
 from bench.report.numbers import seconds
 from bench.results.records import RunRecord, Scenario, Verification
@@ -172,8 +173,8 @@ def test_samples_in_which_not_all_succeeded_are_rows_too_and_say_how_many_did() 
     whole = f"{seconds(four['together']['value'])} (n = 1)"
     first = f"{seconds(four['alone']['value'])} (n = 3)"
     row = f"| argo | pod | {first} | {whole} | 0 of 16 succeeded; 7 of 16 succeeded |"
-    assert row in headline.at_once(records)
-    assert headline.at_once(alone) == ""
+    assert row in brief.at_once(cells(records))
+    assert brief.at_once(cells(alone)) == ""
 
 
 @pytest.mark.parametrize("words", [["0"], ["many"], ["1,65"], [""]])

@@ -13,9 +13,9 @@ from bench.commands.run import Options, scenarios
 from bench.measure import plan as planning
 from bench.measure import triggers
 from bench.measure.runner import Runner
+from bench.report.brief import failing
 from bench.report.contents import contents
 from bench.report.export import as_csv
-from bench.report.headline import kept
 from bench.results.records import RunRecord
 from bench.results.store import Store
 from tests.unit.made_records import MadeRun, scenario
@@ -173,7 +173,7 @@ def test_retries_as_shipped_are_a_table_of_their_own() -> None:
         ("equal", 1),
         ("shipped", 0),
     ]
-    text = kept([struck("equal", "succeeded"), struck("shipped", "failed")])
+    text = failing(cells([struck("equal", "succeeded"), struck("shipped", "failed")]))
     assert "| argo | pod | equal | 1 of 1 |" in text and "| argo | pod | as shipped | 0 of 1 |" in text
 
 

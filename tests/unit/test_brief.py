@@ -1,4 +1,4 @@
-"""The README's tables: one work and one policy in a cell, one environment in a table, what is newest."""
+"""The short tables: one work and one policy in a cell, one environment in a table, what is newest."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,12 +7,29 @@ import pytest
 
 from bench.analysis.cells import cells, makespan
 from bench.analysis.statistics import median
-from bench.report import headline
+from bench.report import brief
 from bench.report.contents import contents
+from bench.report.readme import machines
 from bench.results.records import Environment, Resources, RunRecord, Scenario, Usage, Window
 from tests.unit.made_records import MadeRun, made, scenario
 
 NEW, OLD = "sha256:new", "sha256:old"
+
+
+def table(records: Sequence[RunRecord]) -> str:
+    return brief.table(cells(records))
+
+
+def failing(records: Sequence[RunRecord]) -> str:
+    return brief.failing(cells(records))
+
+
+def upkept(records: Sequence[RunRecord]) -> str:
+    return brief.upkept(cells(records))
+
+
+def started(records: Sequence[RunRecord]) -> str:
+    return brief.started(cells(records))
 
 
 def in_code(
@@ -63,10 +80,9 @@ def tables(text: str) -> list[list[str]]:
 
 def test_the_machine_and_what_is_not_measured_stand_beside_the_tables() -> None:
     records = in_code(scenario("argo"), NEW, 25)
-    assert headline.machines(records) == "Every run was on a single machine: 2 cores (made up), ? GiB."
-    assert headline.machines([]) == ""
-    lacking = headline.unmeasured(records, []).splitlines()
-    assert lacking[0] == "**Not measured yet**"
+    assert machines(records) == "Every run was on a single machine, of 2 cores (made up) and ? GiB."
+    assert machines([]) == ""
+    lacking = brief.unmeasured(cells(records), []).splitlines()
     assert any(line.startswith("- fanout: on kind: ") and "argo" in line for line in lacking)
     pipeline = [line for line in lacking if line.startswith("- pipeline: ")]
     assert pipeline and "argo" not in pipeline[0] and "dagster" in pipeline[0]
@@ -81,10 +97,8 @@ def test_a_setting_is_called_what_the_newest_run_calls_it() -> None:
 
 def test_a_row_of_first_runs_alone_says_that_they_take_more() -> None:
     cold = in_code(scenario("argo"), NEW, 25, cold=True)
-    assert headline.FIRST_ONLY in headline.table(cold)
-    assert headline.FIRST_ONLY not in headline.table(
-        [*cold, *in_code(scenario("argo"), NEW, 25, range(3, 6))]
-    )
+    assert brief.FIRST_ONLY in table(cold)
+    assert brief.FIRST_ONLY not in table([*cold, *in_code(scenario("argo"), NEW, 25, range(3, 6))])
 
 
 def test_a_cell_of_the_fault_table_has_one_work_and_one_policy() -> None:
@@ -95,7 +109,7 @@ def test_a_cell_of_the_fault_table_has_one_work_and_one_policy() -> None:
     shipped = scenario("argo", "chain", 1, fault="exception", retries="shipped")
     records = [struck(chain, number=n) for n in range(3)]
     records += [struck(whole), struck(shipped, status="failed"), struck(shipped, number=1)]
-    ((_, head, *rows),) = tables(headline.kept(records))
+    ((_, head, *rows),) = tables(failing(records))
     assert "| chain-1, `probe` raises | pipeline-7, `train` raises |" in head
     assert rows == [
         "| argo | pod | as shipped | 1 of 2; 2.00 s | — |",
@@ -107,17 +121,17 @@ def test_targets_have_fault_tables_of_their_own() -> None:
     kind, local = (
         scenario("argo", "chain", 1, fault="sigkill", target=target) for target in ("kind", "local")
     )
-    found = tables(headline.kept([struck(kind), struck(local, task="process")]))
+    found = tables(failing([struck(kind), struck(local, task="process")]))
     assert ["on **kind**" in found[0][0], "on **local**" in found[1][0]] == [True, True]
     assert [len(each) for each in found] == [3, 3]
 
 
 def test_first_runs_after_a_switch_are_marked_where_there_are_no_others() -> None:
     records = [made(number=n, cold=n < 2) for n in range(3)]
-    assert "| argo | default | — | 1 |" in headline.table(records), "where there are others, those alone"
+    assert "| argo | default | — | 1 |" in table(records), "where there are others, those alone"
     cold = [made(number=n, cold=True) for n in range(3)]
-    assert "| argo | default | — | 3 (3) |" in headline.table(cold)
-    assert "| argo | default | — | 3 |" in headline.table([made(number=n) for n in range(3)])
+    assert "| argo | default | — | 3 (3) |" in table(cold)
+    assert "| argo | default | — | 3 |" in table([made(number=n) for n in range(3)])
 
 
 def test_rows_of_other_code_are_below_with_the_floor_of_their_own() -> None:
@@ -132,7 +146,7 @@ def test_rows_of_other_code_are_below_with_the_floor_of_their_own() -> None:
         for of, handoff in ((argo, 2.0), (pods, 0.5))
         for record in in_code(of, NEW, 25, range(10, 12), handoff=handoff)
     ]
-    newest, older = tables(headline.table([*old, *new]))
+    newest, older = tables(table([*old, *new]))
     assert [row.split(" | ")[:4] for row in newest[2:]] == [
         ["| argo", "default", "—", "2"],
         ["| pods (floor)", "default", "—", "2"],
@@ -154,7 +168,7 @@ def test_rows_without_a_code_have_the_floor_without_one() -> None:
     """Nothing contradicts a fact that is not stored, and yet it is another environment."""
     old = [r for name in ("kfp", "pods") for r in in_code(scenario(name), None, 20)]
     new = [r for name in ("argo", "pods") for r in in_code(scenario(name), NEW, 25, range(10, 12))]
-    newest, older = tables(headline.table([*old, *new]))
+    newest, older = tables(table([*old, *new]))
     assert [row.split(" | ")[3] for row in (*newest[2:], *older[2:])] == ["2", "2", "3", "3"]
     assert " at 50% |" in newest[2].split(" | ")[-1] and " at 75% |" in older[2].split(" | ")[-1]
 
@@ -169,7 +183,7 @@ def test_old_rows_keep_their_code_elsewhere_or_nowhere(informational: dict[str, 
         )
         for record in in_code(scenario("kfp"), None, 20)
     ]
-    newest, older = tables(headline.table([*old, *in_code(scenario("argo"), NEW, 25)]))
+    newest, older = tables(table([*old, *in_code(scenario("argo"), NEW, 25)]))
     assert newest[2].startswith("| argo |") and older[2].startswith("| kfp |")
     alike = [
         record.model_copy(
@@ -177,16 +191,14 @@ def test_old_rows_keep_their_code_elsewhere_or_nowhere(informational: dict[str, 
         )
         for record in in_code(scenario("argo"), None, 21)
     ]
-    assert len(tables(headline.table([*old, *alike]))) == (1 if informational else 2)
+    assert len(tables(table([*old, *alike]))) == (1 if informational else 2)
 
 
 def test_a_scenario_measured_again_is_shown_once_and_floors_alone_are_no_table() -> None:
     again = [*in_code(scenario("argo"), OLD, 20), *in_code(scenario("argo"), NEW, 25, range(5, 7))]
-    ((_, _, row),) = tables(headline.table(again))
+    ((_, _, row),) = tables(table(again))
     assert row.startswith("| argo | default | — | 2 |")
-    ((_, _, row),) = tables(
-        headline.table([*in_code(scenario("argo"), OLD, 20), *in_code(scenario("pods"), NEW, 25)])
-    )
+    ((_, _, row),) = tables(table([*in_code(scenario("argo"), OLD, 20), *in_code(scenario("pods"), NEW, 25)]))
     assert row.startswith("| argo | default | — | 3 |")
 
 
@@ -213,7 +225,7 @@ def watched(
 
 def test_what_servers_hold_idle_is_over_all_work_and_each_is_shown_where_it_was_seen_last() -> None:
     chain = scenario("argo", "chain", 10)
-    text = headline.upkept(
+    text = upkept(
         [
             watched(scenario("argo"), 0, (100, 50)),
             watched(chain, 1, (120, 50)),
@@ -224,9 +236,9 @@ def test_what_servers_hold_idle_is_over_all_work_and_each_is_shown_where_it_was_
     newest, older = tables(text)
     assert newest[2:] == ["| argo | 2 | 160 | 0.020 |"]
     assert older[2:] == ["| airflow | 1 | 700 | 0.010 |"]
-    assert headline.upkept(in_code(scenario("argo"), NEW, 25)) == ""
+    assert upkept(in_code(scenario("argo"), NEW, 25)) == ""
     nothing = in_code(scenario("kfp"), NEW, 26, resources=Resources(idle=Window(seconds=60)))
-    said = headline.upkept([*nothing, watched(scenario("airflow"), 3, (700,), OLD, 20)])
+    said = upkept([*nothing, watched(scenario("airflow"), 3, (700,), OLD, 20)])
     assert "older" not in said, "what has no servers has no table that others would be older than"
 
 
@@ -243,7 +255,7 @@ def test_faults_and_starts_of_other_code_are_tables_of_their_own() -> None:
         ("sigkill", "2026-11-25", [], 1),
         ("sigkill", "2026-11-20", ["code"], 1),
     ]
-    newest, older = tables(headline.kept(records))
+    newest, older = tables(failing(records))
     assert newest[1].endswith("| retries | chain-1, `probe` is killed |")
     assert older[1].endswith("| retries | chain-1, `probe` raises |")
 
@@ -255,6 +267,6 @@ def test_faults_and_starts_of_other_code_are_tables_of_their_own() -> None:
         for r in in_code(scenario("kfp", "chain", 1, trigger=trigger), OLD, 20)
     ]
     after = [r for each in begun.values() for r in in_code(each, NEW, 25, range(2))]
-    newest, older = tables(headline.started([*before, *other, *after]))
+    newest, older = tables(started([*before, *other, *after]))
     assert [newest[2].split(" | ")[0], older[2].split(" | ")[0]] == ["| argo", "| kfp"]
     assert newest[2].count("n = 2") == 2 and len(newest) == len(older) == 3

@@ -1,22 +1,17 @@
-"""The short tables of the README, from stored results alone: `bench report --readme README.md` writes it anew."""
+"""`tables.md`: the comparison in short tables, each of one environment, every scenario where it was measured last."""
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
-from adapters.base import BenchError
 from bench.analysis import concurrency, recent, starts, upkeep
 from bench.analysis.cells import (
     BUSY,
     FLOORS,
     ORCHESTRATORS,
     Cell,
-    cells,
     floor_of,
-    is_measured,
     load,
     makespan,
     overhead,
@@ -27,10 +22,10 @@ from bench.analysis.statistics import Estimate, median
 from bench.faults import aftermath
 from bench.faults.inject import FAULTS, STRUCK, WORK_SECONDS, Fault, struck_step
 from bench.lineage import answers
-from bench.report import capabilities, caveats, coverage
+from bench.report import caveats, coverage
 from bench.report.capabilities import Conformance
+from bench.report.markdown import escaped
 from bench.report.numbers import figures, seconds
-from bench.results.records import RunRecord
 
 STEP_IS = {
     "pod": "one pod per step",
@@ -53,50 +48,75 @@ HAPPENINGS: dict[str, Callable[[Fault], bool]] = {
 }
 """What a table of faults is of."""
 FAILING = (
-    "**When something fails**: runs that recovered; how long until the next attempt was at work, median; *busy* where "
+    "Runs that recovered; how long until the next attempt was at work, median; *busy* where "
     f"the median CPU pressure of these runs was above {BUSY:.0%}. Each column names the workload and the step at which "
     "the fault strikes.\n\n"
     "- Retries are *equal* (three attempts, no delay; Argo's pipeline alone allows `promote` in the naive order only "
     "one) or *as shipped* (no retry setting of ours).\n"
     "- The long waits are shipped settings, none of them tuned here: Airflow misses a killed process by its heartbeat "
-    "(300 s), Dagster looks at its Jobs every 20 s, Argo and KFP look at a run again after 10 s ([each adapter's "
-    "README](adapters)).\n"
+    "(300 s), Dagster looks at its Jobs every 20 s, Argo and KFP look at a run again after 10 s (each adapter's "
+    "README).\n"
     "- Of a promotion that was never done it is said what it left.\n"
     "- Servers that are deleted are started again by Kubernetes; the run was *over* so long after the "
     f"strike, the {WORK_SECONDS} s for which the step works in it."
 )
 KEPT = (
-    "**What it takes to keep**: its own servers, doing nothing, databases apart; n looks of a minute at a deployed "
-    f"orchestrator. {caveats.UNLIKE} ([Which parts](docs/results/report.md#what-it-takes-to-keep-and-to-use).)"
+    "Its own servers, doing nothing, databases apart; n looks of a minute at a deployed orchestrator. "
+    f"{caveats.UNLIKE} ([Which parts](report.md#what-it-takes-to-keep-and-to-use).)"
 )
 ASKED = (
-    "**Lineage**: thirteen questions to each orchestrator's own store, after a run of the pipeline in which the first "
+    "Thirteen questions to each orchestrator's own store, after a run of the pipeline in which the first "
     f"attempt of `{STRUCK['pipeline']}` raised, retries equal. What counts is what the pipeline's own way of handing "
     "values on leaves there: nothing is added for the sake of lineage but in `assets`, `metadata` and `openlineage` "
-    "([why that matters](docs/limits.md)). Question 12 counts as answered where what was known of "
+    "(`docs/limits.md` says why that matters). Question 12 counts as answered where what was known of "
     "questions 1 to 4 is known still once the run's objects are gone, however little: the last column says how much."
 )
 FIRST_ONLY = (
     "Where k is n, every run was the first after a deployment or a switch of configuration. How much longer those take "
-    "differs by orchestrator ([how much](docs/results/report.md#first-run-after-a-switch))."
+    "differs by orchestrator ([how much](report.md#first-run-after-a-switch))."
 )
 NEXT_TO = ": compare with the floor of this table alone"
 AT_ONCE = (
-    "**Runs at once**: from the first submission until the end of the last run, median; where not all runs of a sample "
+    "From the first submission until the end of the last run, median; where not all runs of a sample "
     "succeeded before its deadline, how many did. A run that has a pod of its own beside its steps' pods (Prefect's, "
     "Dagster's) holds CPU while it waits: on a node that is full of such pods no step is scheduled "
-    "([the samples](docs/results/report.md#runs-at-once))."
+    "([the samples](report.md#runs-at-once))."
 )
-BEGIN, END = "<!-- results: made by `bench report --readme` -->", "<!-- /results -->"
-TIMES_BEGIN, TIMES_END = "<!-- times: made by `bench report --readme` -->", "<!-- /times -->"
-COMMANDS = "commands.jsonl"
-"""Beside the results: how long the README's commands took, a row each time one was timed."""
 
 
-def table(records: Sequence[RunRecord]) -> str:
+WORDS = (
+    "*Makespan*: from the submission to the end as seen from outside. *Overhead*: the time between the start of the "
+    "first step's code and the end of the last step's in which no step's code ran; what comes before and after is in "
+    "the makespan only. *× floor*: the makespan against that of the same steps with no orchestrator, run in the same "
+    "block; the floor of `process` starts an interpreter for each step, so an executor that forks a warm one can beat "
+    "it. *(k)*: k of the n runs were the first after a deployment or a switch of configuration. Square brackets: "
+    "order-statistic interval of the median, with the level that n attains. A dash: no result is stored. Each table "
+    "covers one target and one environment; what the newest environment lacks is shown in an older table below it. "
+    "Tables are not comparable with each other."
+)
+
+
+def text(found: Sequence[Cell], verdicts: Sequence[Conformance] = ()) -> str:
+    """All of it as Markdown."""
+    sections = {
+        "The pipeline": table(found),
+        "When something fails": failing(found),
+        "Lineage": lineage(found),
+        "What it takes to keep": upkept(found),
+        "Until the first step is at work": started(found),
+        "Runs at once": at_once(found),
+        "Not measured yet": unmeasured(found, verdicts),
+    }
+    parts = [f"## {title}\n\n{said}" for title, said in sections.items() if said]
+    return (
+        "\n\n".join(["# The comparison in short tables", WORDS, *(parts or ["No runs are stored."])]) + "\n"
+    )
+
+
+def table(found: Sequence[Cell]) -> str:
     """The pipeline, a table for each target and kind of step: median makespan, overhead and ratio to the floor."""
     groups: dict[tuple[str, str], list[Cell]] = {}
-    for cell in usual(cells(records)):
+    for cell in usual(found):
         key = cell.key
         if key.workload == "pipeline" and key.task in FLOORS and cell.measured and key.undisturbed:
             groups.setdefault((key.target, key.task), []).append(cell)
@@ -121,45 +141,38 @@ def table(records: Sequence[RunRecord]) -> str:
     return "\n".join(lines)
 
 
-def machines(records: Sequence[RunRecord]) -> str:
-    """On how large a machine the stored runs were measured, newest first."""
-    newest = {
-        (facts.get("cores", "?"), facts.get("cpu", "?"), facts.get("memory_gib", "?")): record.recorded_at
-        for record in sorted(records, key=lambda record: record.recorded_at)
-        if is_measured(record) and (facts := record.environment.deciding)
-    }
-    kinds = sorted(newest, key=lambda kind: newest[kind], reverse=True)
-    said = "; ".join(f"{cores} cores ({cpu}), {memory} GiB" for cores, cpu, memory in kinds)
-    return f"Every run was on a single machine: {said}." if said else ""
-
-
-def unmeasured(records: Sequence[RunRecord], verdicts: Sequence[Conformance]) -> str:
+def unmeasured(found: Sequence[Cell], verdicts: Sequence[Conformance]) -> str:
     """What the harness can measure and no stored run has, with no known reason why not."""
-    if not records:
+    if not found:
         return ""
-    gaps = coverage.table(cells(records), ORCHESTRATORS, verdicts)["gaps"]
-    lines = [f"- {name}: {'; '.join(where)}" for name, where in gaps.items() if where]
-    return "\n".join(["**Not measured yet**", "", *lines]) if lines else ""
+    gaps = coverage.table(found, ORCHESTRATORS, verdicts)["gaps"]
+    return "\n".join(f"- {name}: {escaped('; '.join(where))}" for name, where in gaps.items() if where)
 
 
-def kept(records: Sequence[RunRecord]) -> str:
-    """What each does when something fails and what it knows of a model later: tables for each target."""
-    by_target: dict[str, list[Cell]] = {}
-    for cell in usual(cells(records)):
-        if cell.key.fault:
-            by_target.setdefault(cell.key.target, []).append(cell)
-    failing: list[str] = []
-    asked: list[str] = []
-    for target, members in sorted(by_target.items()):
+def failing(found: Sequence[Cell]) -> str:
+    """What each does when something fails: tables for each target and kind of happening."""
+    made: list[str] = []
+    for target, members in _by_target(cell for cell in usual(found) if cell.key.fault):
         struck = [cell for cell in members if aftermath.struck(cell)]
         for happening, strikes in HAPPENINGS.items():
             of_kind = [cell for cell in struck if strikes(FAULTS[cell.key.fault])]
-            failing += [_failing(happening, target, part) for part in recent.parts(of_kind)]
-            failing += _refused(happening, target, [c for c in members if strikes(FAULTS[c.key.fault])])
-        answered = [c for c in members if c.key.retries == "equal" and answers.columns([c])]
-        asked += [_lineage(target, part) for part in recent.parts(answered)]
-    said = [[FAILING, *failing] if failing else [], [ASKED, *asked] if asked else []]
-    return "\n\n".join(text for texts in said for text in texts)
+            made += [_failing(happening, target, part) for part in recent.parts(of_kind)]
+            made += _refused(happening, target, [c for c in members if strikes(FAULTS[c.key.fault])])
+    return "\n\n".join([FAILING, *made]) if made else ""
+
+
+def lineage(found: Sequence[Cell]) -> str:
+    """What each knows of a model later: a table for each target."""
+    asked = [c for c in usual(found) if c.key.fault and c.key.retries == "equal" and answers.columns([c])]
+    made = [_lineage(target, part) for target, members in _by_target(asked) for part in recent.parts(members)]
+    return "\n\n".join([ASKED, *made]) if made else ""
+
+
+def _by_target(found: Iterable[Cell]) -> list[tuple[str, list[Cell]]]:
+    members: dict[str, list[Cell]] = {}
+    for cell in found:
+        members.setdefault(cell.key.target, []).append(cell)
+    return sorted(members.items())
 
 
 def _failing(happening: str, target: str, part: recent.Part) -> str:
@@ -168,14 +181,18 @@ def _failing(happening: str, target: str, part: recent.Part) -> str:
     for cell in part.rows:
         key = cell.key
         policy = "equal" if key.retries == "equal" else "as shipped"
-        of = rows.setdefault((_shown(cell.key.orchestrator, cell.key.configuration), key.task, policy), {})
+        of = rows.setdefault((_shown(key.orchestrator, key.configuration), escaped(key.task), policy), {})
         of[key.workload, key.steps, key.fault] = _recovered(cell)
     columns = sorted(
         {column for each in rows.values() for column in each},
         key=lambda column: (*column[:2], list(FAULTS).index(column[2])),
     )
     heads = {
-        (workload, steps, fault): f"{workload}-{steps}, `{struck_step(fault, workload)}` {STRIKES[fault]}"
+        (
+            workload,
+            steps,
+            fault,
+        ): f"{escaped(workload)}-{steps}, `{struck_step(fault, workload)}` {STRIKES[fault]}"
         for workload, steps, fault in columns
     }
     of_kind = dict(sorted(rows.items(), key=lambda row: (row[0][1], row[0])))
@@ -195,24 +212,32 @@ def _refused(happening: str, target: str, of_kind: Iterable[Cell]) -> list[str]:
         if cell.refused:
             who = f"{_shown(cell.key.orchestrator, cell.key.configuration)} ({cell.key.fault})"
             why[cell.unsupported[-1].reason].add(who)
-    said = "; ".join(f"{', '.join(sorted(whose))}: {reason}" for reason, whose in sorted(why.items()))
+    said = "; ".join(
+        f"{', '.join(sorted(whose))}: {escaped(reason)}" for reason, whose in sorted(why.items())
+    )
     return [f"{happening} on **{target}**, unsupported: {said}."] if said else []
 
 
-def _recovered(cell: Cell) -> str:
-    """`3 of 3; 1.9 s`, over the cell's struck runs; what was left where a promotion was never done.
+def recovered(cell: Cell) -> list[str]:
+    """`3 of 3`, `1.9 s` until the next attempt was at work, when the run was over where the orchestrator was struck.
 
-    Where it was the orchestrator that was struck, also how long until the run was over.
+    Over the cell's struck runs; and what was left where a promotion was never done.
     """
     runs = aftermath.struck(cell)
-    again = aftermath.middle((after for _, after in runs), lambda after: after.resumed)
-    text = f"{sum(after.recovered for _, after in runs)} of {len(runs)}"
-    text += "" if again is None else f"; {seconds(again)}"
-    over = aftermath.middle((after for _, after in runs), lambda after: after.done)
-    if FAULTS[cell.key.fault].takes and over is not None:
-        text += f"; over after {seconds(over)}"
-    text += "".join(f"; {left}" for left in sorted({after.left for _, after in runs if after.left}))
-    return f"{text}, busy" if load([record for record, _ in runs])["busy"] else text
+    found = [after for _, after in runs]
+    again, over = (
+        aftermath.middle(found, of) for of in (lambda after: after.resumed, lambda after: after.done)
+    )
+    said = [f"{sum(after.recovered for after in found)} of {len(found)}"]
+    said += [] if again is None else [seconds(again)]
+    said += [f"over after {seconds(over)}"] if FAULTS[cell.key.fault].takes and over is not None else []
+    return said + sorted({after.left for after in found if after.left})
+
+
+def _recovered(cell: Cell) -> str:
+    busy = load([record for record, _ in aftermath.struck(cell)])["busy"]
+    said = "; ".join(recovered(cell))
+    return f"{said}, busy" if busy else said
 
 
 def _lineage(target: str, part: recent.Part) -> str:
@@ -228,19 +253,16 @@ def _lineage(target: str, part: recent.Part) -> str:
         durable = column["answers"]["durable"]
         values = (column["n"], column["answered"], column["wrong"])
         still = f"{len(durable['given'])} of {durable['of']}"
-        who = (_shown(cell.key.orchestrator, cell.key.configuration), cell.key.task)
+        who = (_shown(cell.key.orchestrator, cell.key.configuration), escaped(cell.key.task))
         lines.append("| " + " | ".join((*who, *map(str, values), still)) + " |")
     return "\n".join(lines)
 
 
-def upkept(records: Sequence[RunRecord]) -> str:
+def upkept(found: Sequence[Cell]) -> str:
     """What each orchestrator's own servers use doing nothing, where it was watched last: a table for each target."""
-    watched: dict[str, list[Cell]] = {}
-    for cell in usual(cells(records)):
-        if any(window.parts for window in upkeep.idles(cell)) and not cell.key.fault:
-            watched.setdefault(cell.key.target, []).append(cell)
+    watched = [c for c in usual(found) if not c.key.fault and any(w.parts for w in upkeep.idles(c))]
     made: list[str] = []
-    for target, members in sorted(watched.items()):
+    for target, members in _by_target(watched):
         shown: set[str] = set()
         made += [text for part in recent.parts(members) if (text := _upkept(target, part, shown))]
     return "\n\n".join([KEPT, *made]) if made else ""
@@ -260,43 +282,39 @@ def _upkept(target: str, part: recent.Part, shown: set[str]) -> str:
     return "\n".join([f"Idle on **{target}** ({_said(part)}):", "", *head, *rows])
 
 
-def started(records: Sequence[RunRecord]) -> str:
+def started(found: Sequence[Cell]) -> str:
     """How long until the first step is at work, by what started the run: a table for each target."""
-    by_target: dict[str, list[Cell]] = {}
-    everything = usual(cells(records))
+    everything = usual(found)
     asked = {replace(cell.key, trigger="api") for cell in everything if cell.key.trigger != "api"}
-    for cell in everything:
-        if replace(cell.key, trigger="api") in asked:
-            by_target.setdefault(cell.key.target, []).append(cell)
-    made = [
+    with_starts = [cell for cell in everything if replace(cell.key, trigger="api") in asked]
+    return "\n\n".join(
         _starting(target, part)
-        for target, members in sorted(by_target.items())
+        for target, members in _by_target(with_starts)
         for part in recent.parts(members)
-    ]
-    return "\n\n".join(made)
+    )
 
 
 def _starting(target: str, part: recent.Part) -> str:
     rows: dict[tuple[str, str, str], dict[str, str]] = {}
     for row in starts.rows(part.rows):
         shown = _shown(row["orchestrator"], row["configuration"])
-        of = rows.setdefault((shown, row["task"], row["work"]), {})
+        of = rows.setdefault((shown, escaped(row["task"]), escaped(row["work"])), {})
         if row["start"]:
             within = f"{figures(row['shortest'])} to {figures(row['longest'])}, " if row["n"] > 1 else ""
             cold = ", cold" if row["cold"] else ""
             of[row["by"]] = f"{seconds(row['start']['value'])} ({within}n = {row['n']}{cold})"
     title = (
-        f"**Until the first step is at work** on **{target}** ({_said(part)}; median, shortest to longest), by "
-        "what starts the run: a request, a schedule (from the minute it was due), a data event:"
+        f"On **{target}** ({_said(part)}; median, shortest to longest), by what starts the run: a request, a "
+        "schedule (from the minute it was due), a data event:"
     )
     columns = dict(zip(starts.SHOWN, ("request", "schedule", "data event"), strict=True))
     return _grid(title, ("orchestrator", "a step is", "work"), columns, rows)
 
 
-def at_once(records: Sequence[RunRecord]) -> str:
+def at_once(found: Sequence[Cell]) -> str:
     """How long several runs at once take, or how many of them ended: a table for each target and piece of work."""
     works: dict[tuple[str, str], list[Cell]] = {}
-    for cell in usual(cells(records)):
+    for cell in usual(found):
         if not cell.key.fault and not cell.key.first:
             works.setdefault((cell.key.target, cell.key.sized), []).append(cell)
     made = [
@@ -318,7 +336,7 @@ def _at_once(target: str, work: str, part: recent.Part) -> str:
     for row in concurrency.rows(part.around):
         if (row["orchestrator"], row["configuration"], row["runs"]) in ours:
             name = _shown(row["orchestrator"], row["configuration"])
-            of = rows.setdefault((name + " (floor)" * (name in FLOORS.values()), row["task"]), {})
+            of = rows.setdefault((name + " (floor)" * (name in FLOORS.values()), escaped(row["task"])), {})
             of[row["runs"]] = _all_took(row)
             if row["alone"]:
                 of[1] = f"{seconds(row['alone']['value'])} (n = {row['alone']['n']})"
@@ -327,7 +345,9 @@ def _at_once(target: str, work: str, part: recent.Part) -> str:
         return ""
     of_kind = dict(sorted(rows.items(), key=lambda row: (row[0][1], row[0])))
     columns = {count: "one alone" if count == 1 else f"{count} at once" for count in counts}
-    return _grid(f"{work} on **{target}** ({_said(part)}):", ("orchestrator", "a step is"), columns, of_kind)
+    return _grid(
+        f"{escaped(work)} on **{target}** ({_said(part)}):", ("orchestrator", "a step is"), columns, of_kind
+    )
 
 
 def _all_took(row: Mapping[str, Any]) -> str:
@@ -367,25 +387,27 @@ def _grid(
 
 
 def _shown(name: str, configuration: str) -> str:
-    return name if configuration == "default" else f"{name} {configuration}"
+    return escaped(name if configuration == "default" else f"{name} {configuration}")
 
 
 def _row(cell: Cell, members: Sequence[Cell]) -> str:
     ratio = ratio_to_floor(cell, floor_of(cell, members))
     name = cell.key.orchestrator
     values = (
-        name + (" (floor)" if name in FLOORS.values() else " (stand-in images)" if cell.stand_ins else ""),
-        cell.key.configuration,
-        (cell.knob or "—").replace("_", r"\_"),
+        escaped(name)
+        + (" (floor)" if name in FLOORS.values() else " (stand-in images)" if cell.stand_ins else ""),
+        escaped(cell.key.configuration),
+        escaped(cell.knob or "—"),
         f"{len(cell.measured)} ({cell.cold})" if cell.cold else str(len(cell.measured)),
-        _text(cell.estimate(makespan), " s"),
-        _text(cell.estimate(overhead), " s"),
-        _text(ratio.estimate, "") if ratio else "1" if name in FLOORS.values() else "—",
+        estimated(cell.estimate(makespan), " s"),
+        estimated(cell.estimate(overhead), " s"),
+        estimated(ratio.estimate, "") if ratio else "1" if name in FLOORS.values() else "—",
     )
     return "| " + " | ".join(values) + " |"
 
 
-def _text(estimate: Estimate | None, unit: str) -> str:
+def estimated(estimate: Estimate | None, unit: str) -> str:
+    """`9.53 s [9.1, 10.2] at 94%`, of a ratio two places and no unit; a dash where unknown."""
     if estimate is None:
         return "—"
     value = seconds(estimate.value) if unit else f"{estimate.value:.2f}"
@@ -393,58 +415,3 @@ def _text(estimate: Estimate | None, unit: str) -> str:
         return value
     within = estimate.interval
     return f"{value} [{figures(within.low)}, {figures(within.high)}] at {within.level:.0%}"
-
-
-def times(folder: Path) -> str:
-    """How long the README's commands took when last timed, by what was there beforehand; empty where none was."""
-    try:
-        lines = (folder / COMMANDS).read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return ""
-    rows = defaultdict(list)
-    for row in map(json.loads, lines):
-        rows[row["command"], row["caches"]].append(row)
-    return "\n".join(f"- `{command}`, {caches}: {_timed(rows)}" for (command, caches), rows in rows.items())
-
-
-def _timed(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Between which times the runs of one command were, and when it was timed last."""
-    seconds_of = sorted(row["seconds"] for row in rows)
-    between = " to ".join(dict.fromkeys(_minutes(each) for each in (seconds_of[0], seconds_of[-1])))
-    newest = max(rows, key=lambda row: row["recorded_at"])
-    runs = f"{len(rows)} runs" if len(rows) > 1 else "one run"
-    return f"{between} min on {newest['cores']} cores ({runs}, the last {newest['recorded_at'][:10]})"
-
-
-def _minutes(total: float) -> str:
-    return f"{round(total) // 60}:{round(total) % 60:02}"
-
-
-def write(readme: Path, records: Sequence[RunRecord], folder: Path) -> None:
-    """Put tables and times between their marks in `readme`; `folder` has the timed commands and verdicts.
-
-    Raises `BenchError` where marks are missing.
-    """
-    verdicts = capabilities.load(folder)
-    texts = (
-        machines(records),
-        table(records),
-        kept(records),
-        upkept(records),
-        started(records),
-        at_once(records),
-        unmeasured(records, verdicts),
-    )
-    tables = "\n\n".join(filter(None, texts))
-    text = _between(readme, readme.read_text(encoding="utf-8"), BEGIN, END, tables)
-    if said := times(folder):
-        text = _between(readme, text, TIMES_BEGIN, TIMES_END, said)
-    readme.write_text(text, encoding="utf-8")
-
-
-def _between(readme: Path, text: str, first: str, last: str, new: str) -> str:
-    before, begin, rest = text.partition(first)
-    _, end, after = rest.partition(last)
-    if not begin or not end:
-        raise BenchError(f"{readme} has no marks for the results", f"add the lines {first} and {last}")
-    return f"{before}{begin}\n{new}\n{end}{after}"
