@@ -1,8 +1,11 @@
 """The `bench` command."""
 
+import io
 import json
+import math
 import os
 import sys
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +23,7 @@ from bench.commands import completion, doctor
 from bench.commands import results as results_cli
 from bench.errors import BadInput, run_cli
 from bench.results.records import RetryPolicy, Trigger
-from bench.results.store import PUBLISHED, default_folder, no_collection
+from bench.results.store import PUBLISHED, no_collection
 
 app = typer.Typer(
     name="bench",
@@ -264,15 +267,29 @@ def run(
     from bench.measure import pilot
     from bench.measure.plan import Limits
 
+    for name, value in (("--deadline", deadline), ("--jitter", jitter), ("--idle", idle)):
+        if not math.isfinite(value):
+            raise BadInput(f"{name} takes a number, not {value}", f"{name} 60")
     struck = _split(fault or []) or (("exception",) if lineage else ())
     usual = "pipeline" if lineage else inject.usual_workload(struck)
+    workloads = _split(workload or [usual])
+    if lineage and not ({"exception", "all"} & set(struck) and "pipeline" in workloads):
+        raise BadInput(
+            "lineage is asked after a pipeline in which a step raises: of what was asked for no run is one",
+            "leave --fault and --workload out, or add --fault exception --workload pipeline",
+        )
+    if steps and not set(workloads) & {"chain", "fanout"}:
+        raise BadInput(
+            f"--steps is of a chain or a fan-out, not of: {', '.join(workloads)}",
+            f"--workload chain --steps {steps}",
+        )
     run_command.run(
         run_command.Options(
             orchestrators=_split(orchestrator),
             target=_target(target),
             context=context,
             n=n,
-            workloads=_split(workload or [usual]),
+            workloads=workloads,
             configurations=_split(configuration or []),
             steps=_counts("--steps", steps or ("1" if struck else "10"), MOST_STEPS, "1,10,40"),
             faults=struck,
@@ -293,7 +310,7 @@ def run(
             seed=seed,
             fresh=fresh,
             keep=keep,
-            results=results or default_folder(),
+            results=results_cli.folder_of(results),
             as_json=as_json,
             budget_hours=budget,
             plan_only=plan,
@@ -318,9 +335,19 @@ def report(
 
     Exit codes: 0 written, 1 not written, 2 bad input, 4 written without all that is stored.
     """
-    folder = results or default_folder()
-    with no_collection():
-        _rebuild(folder, out or folder.parent / "report", readme)
+    folder = results_cli.folder_of(results)
+    out = out or folder.parent / "report"
+    with no_collection(), _held(folder, out):
+        _rebuild(folder, out, readme)
+
+
+def _held(folder: Path, out: Path) -> AbstractContextManager[object]:
+    """The store, where the report's raw rows take its own place: nothing is added to it meanwhile, and lost."""
+    from bench.report.contents import RAW
+    from bench.results.store import FILE, Store
+
+    its_own = (folder / FILE).exists() and (out / RAW).resolve() == (folder / FILE).resolve()
+    return Store.locked(folder) if its_own else nullcontext()
 
 
 def _rebuild(folder: Path, out: Path, readme: Path | None) -> None:
@@ -518,6 +545,9 @@ def _target(name: str) -> Target | None:
 
 def main() -> NoReturn:
     """The program: errors for people, never a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what a terminal cannot show ends no measurement
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -18,6 +18,7 @@ from cluster.state import Paths, write_atomic
 
 RUNTIME = "ociwrap"
 START_SECONDS = 60
+SOCKET = Path("/var/run/docker.sock")
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Docker:
     def image_bytes(self, name: str) -> int:
         """Size on disk, shared layers included."""
         return int(self.ask("image", "inspect", "--format", "{{.Size}}", name) or 0)
+
+
+CLIENT_PACKAGES = ("docker-cli", "docker-buildx")
+"""What Debian 13 and Ubuntu 24.04 keep apart from `docker.io`."""
+CLIENT_REMEDY = "sudo apt-get install -y docker.io; docker-buildx and docker-cli too where apt has them"
 
 
 @functools.cache
@@ -103,7 +109,7 @@ def ensure(where: Paths, wrapper: Path | None) -> Docker:
     if docker is None:
         raise ClusterError(
             "No Docker client that can build images with secrets.",
-            remedy="sudo apt-get install -y docker.io (or install the buildx plugin of yours)",
+            remedy=f"{CLIENT_REMEDY} (or install the buildx plugin of yours)",
         )
     if server_version(docker) is None:
         _start(where, docker, wrapper)
@@ -140,6 +146,13 @@ def owned_pid(where: Paths) -> int | None:
 
 def _start(where: Paths, docker: Docker, wrapper: Path | None) -> None:
     dockerd = host.find_program("dockerd")
+    if not host.is_root() and SOCKET.exists() and not os.access(SOCKET, os.W_OK):
+        raise ClusterError(
+            f"This user may not use the Docker engine: {SOCKET} is not writable.",
+            kept="everything built so far.",
+            remedy="run it as root; or `sudo usermod -aG docker $USER`, which makes you as good as root, and log in "
+            "again",
+        )
     if not host.is_root() or dockerd is None:
         raise ClusterError(
             "No Docker engine answers.",

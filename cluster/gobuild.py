@@ -114,7 +114,7 @@ def build(stages: Stages, go: Path, family: Family) -> Path:
 def _compile(log: Log, where: Paths, go: Path, family: Family, target: Path) -> None:
     env = os.environ | {"CGO_ENABLED": "0"}
     with scratch(where, family.name) as work:
-        flags = ["-mod=readonly", "-trimpath", "-ldflags", family.ldflags()]
+        flags = ["-mod=readonly", "-buildvcs=false", "-trimpath", "-ldflags", family.ldflags()]
         if family.restore_links is not None:
             module, links = family.restore_links
             flags.insert(1, f"-modfile={_patched_module(log, go, family.folder, module, links, work)}")

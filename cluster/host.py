@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,15 @@ def ensure_packages(log: Log, programs: dict[str, str]) -> None:
             remedy=f"sudo apt-get install --no-install-recommends -y {' '.join(missing)}",
         )
     apt_install(log.run, missing)
+
+
+def offered(packages: Iterable[str]) -> list[str]:
+    """Those of these Debian packages that apt's lists have."""
+    return [
+        package
+        for package in packages
+        if subprocess.run(["apt-cache", "show", package], capture_output=True, check=False).returncode == 0
+    ]
 
 
 def may_install() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -97,6 +98,10 @@ def _fill(context: Path, files: dict[str, Path], texts: dict[str, str]) -> None:
         (context / to).write_text(text)
 
 
+DEBIAN_KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+"""Of Debian's package `debian-archive-keyring`, which Ubuntu need not have: without it debootstrap would only warn."""
+
+
 def debian_base(stages: Stages, docker: Docker) -> str:
     """A minimal Debian as an image, straight from the package archive; returns its tag."""
     inputs = {"suite": pins.DEBIAN_SUITE, "mirror": pins.DEBIAN_MIRROR, "recipe": 1}
@@ -107,7 +112,8 @@ def debian_base(stages: Stages, docker: Docker) -> str:
             raise ClusterError(
                 "Building the base image needs root: debootstrap unpacks a Debian system with its owners.",
                 kept="everything built so far.",
-                remedy="`sudo bench cluster up`, or `bench cluster up --images pull` where a registry answers.",
+                remedy=f"sudo {sys.executable} -m bench cluster up; or, where a registry answers, "
+                "bench cluster up --images pull",
             )
         with scratch(stages.where, "debian") as folder:
             root = folder / "root"
@@ -115,6 +121,8 @@ def debian_base(stages: Stages, docker: Docker) -> str:
                 [
                     str(host.find_program("debootstrap")),
                     "--variant=minbase",
+                    "--force-check-gpg",
+                    f"--keyring={DEBIAN_KEYRING}",
                     f"--include={','.join(('ca-certificates', 'netbase', 'tzdata'))}",
                     pins.DEBIAN_SUITE,
                     root,
@@ -333,7 +341,7 @@ def control_plane(
 
 
 def pulled(stages: Stages, docker: Docker, name: str, reference: str) -> str:
-    """A public image by digest; returns `repository@sha256:…` after the pull."""
+    """Pull a public image; returns its tag. What the node runs is named by the digest that came with it."""
 
     def pull(log: Log) -> Outputs:
         log.run([docker.program, "pull", reference], env=docker.env(), timeout=1800)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from cluster import engine, gobuild, host, images, kind_cluster, node_image, pins
 from cluster.engine import Docker
@@ -208,13 +210,23 @@ def _host_packages(stages: Stages, mode: ImagesMode) -> None:
         # Only an engine that we have to start ourselves needs its program here.
         programs |= {"dockerd": "docker.io", "iptables": "iptables", "runc": "runc"}
 
+    def signed() -> bool:
+        return "debootstrap" not in programs or images.DEBIAN_KEYRING.exists()
+
     def install(log: Log) -> Outputs:
         host.ensure_packages(log, programs)
+        if not signed() and host.may_install():
+            host.apt_install(log.run, ["debian-archive-keyring"])
+        engine.client.cache_clear()
+        if engine.client() is None and host.may_install():
+            host.apt_install(log.run, host.offered(engine.CLIENT_PACKAGES))
+            engine.client.cache_clear()
         return {}
 
-    stages.run(
-        "host-packages", programs, install, lambda _: all(host.find_program(program) for program in programs)
-    )
+    def there(_: Outputs) -> bool:
+        return all(map(host.find_program, programs)) and signed() and engine.client() is not None
+
+    stages.run("host-packages", programs, install, there)
 
 
 def _go(stages: Stages) -> Path:
@@ -249,9 +261,20 @@ def _engine(stages: Stages, where: Paths, wrapper: Path | None) -> Docker:
 
 
 def _origin(stages: Stages, docker: Docker, mode: ImagesMode) -> Origin:
-    """Where images come from. `auto` tries one small pull, once: the answer is kept until the state is deleted."""
-    if mode != "auto":
-        return mode
+    """Where images come from. `auto`: as BENCH_IMAGES says, else what a cluster that is there was made of.
+
+    Where there is neither, one small pull is tried; the answer is kept until the state is deleted.
+    """
+    asked = os.environ.get("BENCH_IMAGES", "auto") if mode == "auto" else mode
+    if asked not in get_args(ImagesMode):
+        raise ClusterError(
+            f"BENCH_IMAGES is {asked!r}: not one of {', '.join(get_args(ImagesMode))}.",
+            remedy="export BENCH_IMAGES=build",
+        )
+    if asked != "auto":
+        return "pull" if asked == "pull" else "build"
+    with suppress(ClusterError):
+        return info().origin
 
     def probe(log: Log) -> Outputs:
         reachable = registry_answers(docker)

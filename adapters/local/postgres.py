@@ -193,5 +193,6 @@ def _as_nobody(program: Path) -> list[str]:
             return way
     raise BenchError(
         f"PostgreSQL does not run as root, and the user nobody cannot reach {program}",
-        "run bench as another user, or keep its state where all may pass: export BENCH_HOME=/var/tmp/bench",
+        "run bench as another user, or keep its state where all may pass: export "
+        "BENCH_HOME=/var/lib/orchestrator-bench",
     )

@@ -341,14 +341,15 @@ def cells(records: Iterable[RunRecord]) -> list[Cell]:
     grouped: dict[CellKey, list[RunRecord]] = {}
     for record in records:
         grouped.setdefault(key_of(record), []).append(record)
+    alike: dict[CellKey, list[CellKey]] = {}
+    for key in grouped:
+        alike.setdefault(replace(key, environment=""), []).append(key)
     for key in sorted(grouped):
         facts = grouped[key][0].environment.deciding.items()
         fuller = [
             other
-            for other, members in grouped.items()
-            if other != key
-            and replace(other, environment=key.environment) == key
-            and facts < members[0].environment.deciding.items()
+            for other in alike[replace(key, environment="")]
+            if other in grouped and facts < grouped[other][0].environment.deciding.items()
         ]
         if len(fuller) == 1 and not any(is_measured(record) for record in grouped[key]):
             grouped[fuller[0]] += grouped.pop(key)

@@ -98,10 +98,15 @@ def same_digest(record: RunRecord, earlier: Sequence[RunRecord]) -> str | None:
 
 
 def _inputs(record: RunRecord) -> tuple[Any, ...]:
-    """What determines the model: parameters that shape it, and the code."""
+    """What determines the model: parameters that shape it, the data that was read, and the code."""
     shaping = ("dataset_uri", "seed", "k", "n_books")
     given = record.scenario.parameters
-    return (*(str(given.get(name)) for name in shaping), record.environment.deciding.get("code"))
+    data = {
+        event["data"].get("outputs", {}).get("dataset_sha256")
+        for event in record.ledger
+        if event["event"] == "finish" and event["step"] == "ingest"
+    }
+    return (*(str(given.get(name)) for name in shaping), data, record.environment.deciding.get("code"))
 
 
 def _name(step: str, index: int | None) -> str:

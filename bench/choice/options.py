@@ -134,9 +134,12 @@ def _retries(found: Sequence[Cell], target: str, newest: recent.Newest) -> dict[
         )
         for fault in faults
     }
+    faults = [fault for fault in faults if by_fault[fault]]
+    if not faults:
+        return {}
     level = 1 - (1 - LEVEL) / len(faults)
     made = {}
-    for option in set.intersection(*(set(each) for each in by_fault.values())):
+    for option in set.intersection(*(set(by_fault[fault]) for fault in faults)):
         struck = {fault: aftermath.struck(by_fault[fault][option]) for fault in faults}
         counts = {fault: (sum(a.recovered for _, a in runs), len(runs)) for fault, runs in struck.items()}
         parts = [proportion(*count, level) for count in counts.values()]

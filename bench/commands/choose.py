@@ -81,7 +81,7 @@ def choose_one(
     Exit codes: 0 ranked, 1 nothing can be ranked, 2 bad input, 4 ranked without all that is stored.
     """
     wanted = _team(team, target, weight or [], limit or [], needs or [])
-    folder = results or _stored()
+    folder = results_cli.folder_of(results or _stored())
     reading = results_cli.opened(folder)
     if "target" not in wanted.model_fields_set:
         wanted = wanted.model_copy(update={"target": _stored_target(reading.records)})

@@ -107,7 +107,8 @@ def up(
         str,
         typer.Option(
             help="Where images come from: [b]pull[/] (public registries), [b]build[/] (language and Debian "
-            "packages only), [b]auto[/] (try one small pull, build when it is refused).",
+            "packages only), [b]auto[/] (as BENCH_IMAGES says, else as for a cluster that is there, else one small "
+            "pull is tried, and they are built where it is refused).",
             metavar="auto|pull|build",
         ),
     ] = "auto",

@@ -150,7 +150,7 @@ def _docker() -> Check:
             "docker",
             "warn" if host.is_root() else "fail",
             "no client that can build images with secrets",
-            f"sudo apt-get install -y docker.io{ours}",
+            f"{engine.CLIENT_REMEDY}{ours}",
         )
     version = engine.server_version(docker)
     if version is None:

@@ -5,7 +5,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 from rich.console import Console
@@ -17,7 +17,7 @@ from bench.errors import EXIT_FAILED, EXIT_LOSSES, BadInput
 from bench.report import numbers, tables, timeline
 from bench.report.export import FORMATS, as_csv, as_jsonl, as_parquet, as_pytest_benchmark
 from bench.results import schema
-from bench.results.records import RunRecord
+from bench.results.records import RecordStatus, RunRecord
 from bench.results.store import FILE, Reading, by_run_id, default_folder, verify
 
 app = typer.Typer(help="What is stored: list, show, verify, export.", no_args_is_help=True)
@@ -46,7 +46,9 @@ def list_runs(
 
     Exit codes: 0 done, 1 nothing is stored, 2 bad input, 4 done without the rows named on stderr.
     """
-    folder = _folder(results)
+    if status not in (None, *get_args(RecordStatus)):
+        raise BadInput(f"unknown status '{status}'", f"one of: {', '.join(get_args(RecordStatus))}")
+    folder = folder_of(results)
     reading = opened(folder)
     found = [
         record
@@ -90,7 +92,7 @@ def show(
 
     Exit codes: 0 done, 1 nothing is stored, 2 no such run.
     """
-    record = by_run_id(opened(_folder(results)).records, run_id)
+    record = by_run_id(opened(folder_of(results)).records, run_id)
     if as_json:
         print(json.dumps(record.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False))
         return
@@ -110,7 +112,7 @@ def verify_store(results: Results = None) -> None:
 
     Exit codes: 0 all is as it was written, 1 it is not, 2 bad input.
     """
-    folder = _folder(results)
+    folder = folder_of(results)
     if not (folder / FILE).exists():
         raise BadInput(f"there is no {folder / FILE}", "to make one: bench run --orchestrator noop")
     problems = verify(folder)
@@ -143,7 +145,7 @@ def export(
     """
     if form not in FORMATS:
         raise BadInput(f"unknown format {form!r}", f"one of: {', '.join(FORMATS)}")
-    reading = opened(_folder(results))
+    reading = opened(folder_of(results))
     records = _of_plans(reading.records, plan or [])
     forms: dict[str, Callable[[Sequence[RunRecord]], str | bytes]] = {
         "jsonl": as_jsonl,
@@ -160,8 +162,12 @@ def export(
         sys.stdout.flush()
         end(reading)
         return
+    if out.resolve() == reading.path.resolve():
+        raise BadInput(f"{out} is where the runs are stored", "give another --out FILE", "the file as it is")
+    part = out.with_name(f".{out.name}.part")
     try:
-        out.write_bytes(content)
+        part.write_bytes(content)
+        part.replace(out)
     except OSError as error:
         raise BadInput(f"cannot write {out}: {error.strerror or error}", "give another --out FILE") from error
     print(f"{len(records)} records written to {out}", file=sys.stderr)
@@ -177,7 +183,8 @@ def print_schema() -> None:
     sys.stdout.write(schema.text())
 
 
-def _folder(results: Path | None) -> Path:
+def folder_of(results: Path | None) -> Path:
+    """The results folder that was asked for, or the usual one. Raises `BadInput` for what is no folder."""
     folder = results or default_folder()
     if folder.exists() and not folder.is_dir():
         raise BadInput(f"{folder} is no folder", "give the folder that holds it: --results DIR")

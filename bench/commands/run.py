@@ -1,6 +1,7 @@
 """`bench run`: from options to a plan, its execution with progress, and what is shown at the end."""
 
 import json
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -102,9 +103,9 @@ def run(options: Options) -> None:
         options = replace(options, n=n)
     with Store.locked(options.results) as store:
         for notice in store.notices:
-            console.print(f"note: {notice}")
-        console.print(f"target {target.value} ({why}) · results in {options.results}")
-        plan, resumed = _plan(options, store, wanted, piloted)
+            console.print(f"note: {notice}", markup=False)
+        console.print(f"target {target.value} ({why}) · results in {options.results}", markup=False)
+        plan, resumed = _plan(options, store, target, wanted, piloted)
         missing = list(planning.missing(plan, store))
         console.print(
             f"plan {plan.plan_id}: {len(plan.slots) // plan.n} scenarios × {plan.n} = {len(plan.slots)} runs, "
@@ -132,7 +133,7 @@ def run(options: Options) -> None:
     else:
         show(everything, console)
     asked = [record for record in records if record.scenario.orchestrator in options.orchestrators]
-    if left or any(map(_went_wrong, records)) or any(record.status == "unsupported" for record in asked):
+    if left or any(map(_went_wrong, everything)) or any(record.status == "unsupported" for record in asked):
         raise SystemExit(1)
 
 
@@ -157,7 +158,7 @@ def within_budget(expectation: Expectation, hours: float | None) -> None:
     if hours is not None and expectation.seconds > hours * 3600:
         raise BadInput(
             f"the plan takes at least {numbers.duration(expectation.seconds)}: more than the budget of {hours:g} h",
-            f"a smaller --n, fewer scenarios, or --budget {expectation.seconds / 3600:.2g}",
+            f"a smaller --n, fewer scenarios, or --budget {math.ceil(expectation.seconds / 360) / 10:g}",
             "the plan: the same command with a larger budget carries it out",
         )
 
@@ -208,6 +209,8 @@ def choose_target(asked: Target | None, context: str = "") -> tuple[Target, str]
 
 def scenarios(options: Options, target: Target) -> list[Scenario]:
     """The scenarios that `options` ask for, controls and warm-ups included. Raises `BadInput` for what is unknown."""
+    if not options.orchestrators:
+        raise BadInput("no orchestrator is named", "bench orchestrators lists them")
     everyone = [name for name in adapters.names() if name not in CONTROLS]
     names = everyone if "all" in options.orchestrators else list(options.orchestrators)
     asked = {name: adapters.load(name) for name in names}
@@ -265,6 +268,11 @@ def scenarios(options: Options, target: Target) -> list[Scenario]:
         or (trigger == "api" and retries == "equal" and not inject.takes(fault))
         if adapter.name != "noop" or not (observer or concurrent > 1)
     ]
+    if not measured:
+        raise BadInput(
+            "nothing is left to measure: what was asked for excludes itself",
+            "a control has no trigger, retry policy or observer of its own: name an orchestrator",
+        )
     warm_ups = planning.warm_ups(each for each in measured if each.orchestrator not in CONTROLS)
     return [*measured, *(warm_ups if options.warm_up and not struck else ())]
 
@@ -345,13 +353,14 @@ def ask_pilot(
     Raises `BadInput` where the pilot cannot say, or where its plan was asked for and it has not run yet.
     """
     folder = options.results / pilot.FOLDER
-    digest = planning.request_digest(wanted, pilot.RUNS, options.seed, options.limits)
+    context = _context(target)
+    digest = planning.request_digest(wanted, pilot.RUNS, options.seed, options.limits, context)
     with Store.locked(folder) as store:
         plan = None if options.fresh else pilot.current(options.results, store, digest)
         if plan is None:
-            plan = planning.make(wanted, pilot.RUNS, options.seed, options.limits)
+            plan = planning.make(wanted, pilot.RUNS, options.seed, options.limits, context)
             planning.save(folder, plan)
-        if (begun := pilot.asked_by(options.results, plan)) is not None:
+        if (begun := pilot.asked_by(options.results, plan, precision)) is not None:
             return plan.plan_id, begun.n  # what it said then holds until those runs are there
         missing = list(planning.missing(plan, store))
         if missing:
@@ -368,12 +377,19 @@ def ask_pilot(
     return plan.plan_id, n
 
 
-def _plan(options: Options, store: Store, wanted: Sequence[Scenario], piloted: str) -> tuple[Plan, bool]:
-    digest = planning.request_digest(wanted, options.n, options.seed, options.limits)
+def _context(target: Target) -> str:
+    """Which cluster of somebody else's is meant, as `choose_target` has found."""
+    return os.environ.get("BENCH_CONTEXT", "") if target is Target.K8S else ""
+
+
+def _plan(
+    options: Options, store: Store, target: Target, wanted: Sequence[Scenario], piloted: str
+) -> tuple[Plan, bool]:
+    asked = (wanted, options.n, options.seed, options.limits, _context(target))
+    digest = planning.request_digest(*asked)
     if not options.fresh and (found := planning.unfinished(store.folder, store, digest)):
         return found, True
-    plan = planning.make(wanted, options.n, options.seed, options.limits)
-    plan = plan.model_copy(update={"pilot": piloted})
+    plan = planning.make(*asked).model_copy(update={"pilot": piloted, "precision": options.precision})
     planning.save(store.folder, plan)
     return plan, False
 
@@ -396,7 +412,7 @@ def _execute(options: Options, store: Store, target: Target, plan: Plan, console
             match event.event:
                 case "recorded" | "warmed up" if event.record is not None:
                     bar.update(task, completed=event.done)
-                    console.print(line(event.record, event.done, event.total))
+                    console.print(line(event.record, event.done, event.total), markup=False)
                 case "void":
                     errors.print(f"void: {name} [{event.index}]: {event.message}", markup=False)
                 case "unsupported":
@@ -413,6 +429,7 @@ def _execute(options: Options, store: Store, target: Target, plan: Plan, console
             idle_seconds=plan.limits.idle_seconds,
             max_steal=plan.limits.max_steal,
             keep=options.keep,
+            context=plan.context,
             tell=tell,
         )
         try:
@@ -424,7 +441,7 @@ def _execute(options: Options, store: Store, target: Target, plan: Plan, console
             left = len(list(planning.missing(plan, store)))
             console.print(
                 f"interrupted: {len(plan.slots) - left} of {len(plan.slots)} samples are stored; "
-                "the same command goes on with the rest"
+                f"the same command{' without --fresh' if options.fresh else ''} goes on with the rest"
             )
             raise SystemExit(130) from None
         finally:

@@ -36,7 +36,7 @@ Part = Literal["servers", "database"]
 """What of an orchestrator: its components whose role is `database`, or all others."""
 ABSENT: Mapping[Part, str] = {
     "servers": "it has no servers here",
-    "database": "it has no database here: what it keeps is in Kubernetes",
+    "database": "it names no database here",
 }
 
 
@@ -107,8 +107,8 @@ FAULTS = {
 
 POLICIES = {
     "equal": "equal policy: three attempts, no delay of ours between them, in every orchestrator (Argo's "
-    "`retryPolicy` is `Always`, as its default does not retry a deleted pod; its pipeline, and no other, allows "
-    "`promote` in the naive order one attempt)",
+    "`retryPolicy` is `Always`, as its default does not retry errors, such as a lost pod that it had seen at work; its "
+    "pipeline, and no other, allows `promote` in the naive order one attempt)",
     "shipped": "as shipped: no retry setting of ours, what each orchestrator does by itself",
 }
 """What the pipelines of all adapters say of retries."""
@@ -202,6 +202,8 @@ class Injector:
     components: tuple[Component, ...] = ()
     strike: Strike | None = None
     error: str = ""
+    begun: bool = False
+    """It strikes, or has: from then on the orchestrator may not answer."""
     _over: threading.Event = field(default_factory=threading.Event)
 
     def work(self) -> None:
@@ -214,6 +216,7 @@ class Injector:
                     if event["event"] == "start" and event["step"] == self.step
                 ]
                 if started:
+                    self.begun = True
                     at = time.time_ns()
                     self.strike = Strike(at_ns=at, target=self._cause(started[0]["pod_name"]))
                     return
@@ -233,7 +236,7 @@ class Injector:
     @property
     def struck_orchestrator(self) -> bool:
         """Whether it was the orchestrator itself that was struck: it may not answer for a while."""
-        return self.takes is not None and self.strike is not None
+        return self.takes is not None and self.begun
 
     def stop(self) -> None:
         """No strike after this."""

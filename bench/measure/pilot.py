@@ -74,13 +74,14 @@ def samples_for(found: Mapping[str, Sequence[float]], precision: float) -> tuple
     return wanted[key], key
 
 
-def asked_by(results: Path, pilot: Plan) -> Plan | None:
-    """The unfinished plan whose number of samples this pilot has said."""
+def asked_by(results: Path, pilot: Plan, precision: float) -> Plan | None:
+    """The unfinished plan whose number of samples this pilot has said for that precision."""
     store = Store(results)
     return planning.newest(
         plan
         for plan in planning.stored(results)
-        if plan.pilot == pilot.plan_id and planning.lacks_samples(plan, store)
+        if plan.pilot == pilot.plan_id and plan.precision in (None, precision)
+        if planning.lacks_samples(plan, store)
     )
 
 

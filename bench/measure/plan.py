@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from adapters.base import Frozen
 from bench.analysis.statistics import median
@@ -32,6 +32,8 @@ class Slot(Frozen):
 
 class Limits(Frozen):
     """Under which a plan's runs count, and how they are spread: stated beforehand, the same for all of them."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     deadline_seconds: float = 1800.0
     max_steal: float = 1.0
@@ -56,6 +58,10 @@ class Plan(Frozen):
     pilot: str = ""
     """The plan whose discarded runs said how many samples this one needs."""
     limits: Limits = NO_LIMITS
+    context: str = ""
+    """Of a kubeconfig: on which cluster of somebody else's it is carried out."""
+    precision: float | None = None
+    """What its pilot was asked for, as a share of the median; None where n was said."""
 
     def run_id(self, slot: Slot, number: int) -> str:
         """A name that Kubernetes accepts and that is never used twice."""
@@ -109,7 +115,11 @@ class Started(Frozen):
 
 
 def request_digest(
-    scenarios: Sequence[Scenario], n: int, seed: int | None, limits: Limits = NO_LIMITS
+    scenarios: Sequence[Scenario],
+    n: int,
+    seed: int | None,
+    limits: Limits = NO_LIMITS,
+    context: str = "",
 ) -> str:
     """sha256 of what was asked for: the same request finds its unfinished plan again."""
     body = {
@@ -117,11 +127,18 @@ def request_digest(
         "n": n,
         "seed": seed,
         "limits": limits.model_dump(mode="json"),
+        **({"context": context} if context else {}),
     }
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def make(scenarios: Sequence[Scenario], n: int, seed: int | None, limits: Limits = NO_LIMITS) -> Plan:
+def make(
+    scenarios: Sequence[Scenario],
+    n: int,
+    seed: int | None,
+    limits: Limits = NO_LIMITS,
+    context: str = "",
+) -> Plan:
     """A split-plot order: in each of `n` blocks the orchestrators in random order, within each its configurations,
     and within each of these its scenarios. A warm-up has no turn of its own: a deployment brings it.
 
@@ -138,13 +155,14 @@ def make(scenarios: Sequence[Scenario], n: int, seed: int | None, limits: Limits
             slots.append(Slot(scenario=number, index=index, jitter_seconds=round(pause, 3)))
     return Plan(
         plan_id=os.urandom(4).hex(),
-        request_sha256=request_digest(scenarios, n, seed, limits),
+        request_sha256=request_digest(scenarios, n, seed, limits, context),
         created=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         seed=chosen,
         n=n,
         scenarios=tuple(scenarios),
         slots=tuple(slots),
         limits=limits,
+        context=context,
     )
 
 
@@ -218,7 +236,7 @@ def stored(folder: Path) -> Iterator[Plan]:
     """All plans under `folder`, in no order; those of another version are passed over."""
     for path in (folder / PLANS).glob("*.json"):
         try:
-            yield Plan.model_validate_json(path.read_text(encoding="utf-8"))
+            yield Plan.model_validate_json(path.read_bytes())
         except ValidationError:
             continue
 
@@ -280,7 +298,7 @@ def note_end(folder: Path, started: Started) -> None:
 def left_behind(folder: Path) -> list[Started]:
     """Runs that were started and not ended: what a killed harness left, recorded or not."""
     try:
-        lines = (folder / JOURNAL).read_text(encoding="utf-8").splitlines()
+        lines = (folder / JOURNAL).read_bytes().splitlines()
     except FileNotFoundError:
         return []
     left: dict[str, Started] = {}
@@ -299,6 +317,6 @@ def left_behind(folder: Path) -> list[Started]:
 def load(folder: Path, plan_id: str) -> Plan | None:
     """A stored plan, or None."""
     try:
-        return Plan.model_validate_json((folder / PLANS / f"{plan_id}.json").read_text(encoding="utf-8"))
+        return Plan.model_validate_json((folder / PLANS / f"{plan_id}.json").read_bytes())
     except (FileNotFoundError, ValidationError):
         return None

@@ -1,6 +1,7 @@
 """Carrying out a plan: deploy, submit, observe, record; nothing lost and nothing repeated when it is cut short."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -63,12 +64,18 @@ STATUS: dict[Status, RecordStatus] = {
 
 
 Answer = TypeVar("Answer")
+UNOBSERVED_TRIES = 2
+"""Samples of a scenario that cannot be observed until it is given up for this command."""
 NOISY_TRIES = 3
 """How often a sample is taken in one command where the machine is too busy with others."""
 
 
 class NotDeployed(BenchError):
     """This orchestrator could not be deployed; others may still be measured."""
+
+
+class NotObserved(BenchError):
+    """What became of a run is not known, and it is void; others may still be measured."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,8 @@ class Runner:
     """The share of CPU time that others may have taken from this machine: a run with more is void and repeated."""
     keep: bool = False
     """Leave runs on the orchestrator after they were recorded."""
+    context: str = ""
+    """Of a kubeconfig: which cluster of somebody else's the target is."""
     tell: Callable[[Progress], None] = lambda progress: None
     _adapters: dict[str, Adapter] = field(default_factory=dict)
     _drivers: dict[str, list[Driver]] = field(default_factory=dict)
@@ -168,9 +177,13 @@ class Runner:
         for started in planning.left_behind(self.folder):
             plan = planning.load(self.folder, started.plan_id)
             if plan is None:
+                log.warning("its plan cannot be read: end this run by hand", run=started.run_id)
                 continue
             scenario = plan.scenarios[started.slot.scenario]
             if scenario.target != self.target.value:
+                continue
+            if plan.context != self.context:
+                log.warning("a run was left on another cluster", run=started.run_id, context=plan.context)
                 continue
             self.tell(Progress("cleaning", scenario, started.slot.index))
             self._cancel(scenario.orchestrator, started)
@@ -187,6 +200,7 @@ class Runner:
         total = len(plan.slots)
         slots = list(planning.missing(plan, self.store))
         given_up: set[int] = set()
+        unobserved: Counter[int] = Counter()
         with _terminable():
             for position, slot in enumerate(slots):
                 scenario = plan.scenarios[slot.scenario]
@@ -202,7 +216,8 @@ class Runner:
                 except NotDeployed as error:
                     given_up.add(slot.scenario)
                     record = self._not_deployed(plan, slot, error)
-                    self.tell(Progress("void", scenario, slot.index, record=record, message=told(error)))
+                    said = told("failed to deploy", error)
+                    self.tell(Progress("void", scenario, slot.index, record=record, message=said))
                     yield record
                     continue
                 try:
@@ -225,6 +240,15 @@ class Runner:
                 except Unsupported as gap:
                     given_up.add(slot.scenario)
                     yield self._told_unsupported(plan, slot, gap)
+                except NotObserved as error:
+                    unobserved[slot.scenario] += 1
+                    if unobserved[slot.scenario] == UNOBSERVED_TRIES:
+                        given_up.add(slot.scenario)
+                    self.tell(
+                        Progress(
+                            "void", scenario, slot.index, done, total, message=told("not observed", error)
+                        )
+                    )
 
     def _ready(self, scenario: Scenario, slot: Slot, done: int, total: int) -> bool:
         """Deploy the scenario's configuration where it is not there yet; True where that was a switch.
@@ -339,9 +363,6 @@ class Runner:
         request = triggers.request_for(scenario, self._request(plan, slot, number))
         requests = together.members(request, scenario.concurrent)
         drivers = self._some_drivers(scenario.orchestrator, len(requests))
-        for driver, each in zip(drivers, requests, strict=True):
-            # After the pause: a connection that was closed meanwhile is opened here, not timed.
-            driver.prepare(each)
         started = Started(
             plan_id=plan.plan_id,
             slot=slot,
@@ -352,6 +373,9 @@ class Runner:
         planning.note_start(self.folder, started)
         measure = self._several if len(requests) > 1 else self._one
         try:
+            for driver, each in zip(drivers, requests, strict=True):
+                # After the pause: a connection that was closed meanwhile is opened here, not timed.
+                driver.prepare(each)
             record = measure(plan, started, requests, cold)
             if noisy := self._noise(record):
                 record = record.model_copy(update={"status": "void", "reason": noisy})
@@ -367,9 +391,10 @@ class Runner:
         except BenchError as error:
             self._cancel(scenario.orchestrator, started)
             self._void(plan, started, f"the harness could not observe it: {error.message}")
-            raise
+            self._active = None  # what is left of it is not known: the next sample sees to it that all is up
+            raise NotObserved(error.message, error.remedy, error.kept) from error
         stored = self.store.append(record)
-        if not self.keep or record.status == "timeout":
+        if not self.keep or record.status in ("timeout", "void"):
             self._cancel(scenario.orchestrator, started)
         planning.note_end(self.folder, started)
         return stored
@@ -622,10 +647,10 @@ def _stopped(runtime: Runtime, name: str) -> None:
         log.warning("could not stop what a failed deploy started", orchestrator=name, why=error.message)
 
 
-def told(error: BenchError) -> str:
+def told(what: str, error: BenchError) -> str:
     """All that an error says: what happened, what was kept (such as log lines), what to type next."""
     parts = (
-        f"failed to deploy: {error.message}",
+        f"{what}: {error.message}",
         error.kept,
         f"next: {error.remedy}" if error.remedy else "",
     )

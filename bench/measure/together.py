@@ -84,11 +84,15 @@ def as_one(run_id: str, records: Sequence[RunRecord], begins_ns: Sequence[int]) 
     worst: RecordStatus = next(
         (wrong for wrong in ("timeout", "failed") if any(r.status == wrong for r in records)), "succeeded"
     )
+    verified = _verified(companions)
+    reasons = [f"{c.run_id}: {c.reason}" for c in companions if c.reason]
+    if worst == "succeeded" and not verified.ok:
+        worst, reasons = "failed", [*reasons, *verified.problems]
     return records[0].model_copy(
         update={
             "run_id": run_id,
             "status": worst,
-            "reason": "; ".join(f"{c.run_id}: {c.reason}" for c in companions if c.reason),
+            "reason": "; ".join(reasons),
             "client": ClientClock(
                 jitter_seconds=clocks[0].jitter_seconds,
                 submit_ns=min(clock.submit_ns for clock in clocks),
@@ -99,7 +103,7 @@ def as_one(run_id: str, records: Sequence[RunRecord], begins_ns: Sequence[int]) 
             ),
             "timeline": None,
             "ledger": tuple(event for record in records for event in record.ledger),
-            "verification": _verified(companions),
+            "verification": verified,
             "together": companions,
         }
     )
@@ -119,7 +123,7 @@ def _companion(record: RunRecord) -> Companion:
 def _verified(companions: Sequence[Companion]) -> Verification:
     """All of them as one: right where each is, with one model where all made the same."""
     each = [companion.verification for companion in companions]
-    models = {verification.model_sha256 for verification in each}
+    models = {verification.model_sha256 for verification in each if verification.model_sha256}
     problems = [f"{c.run_id}: {problem}" for c in companions for problem in c.verification.problems]
     if len(models) > 1:
         problems.append(f"{len(models)} models from the same inputs")

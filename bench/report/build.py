@@ -5,6 +5,7 @@ is read, and all seeds are fixed.
 """
 
 import json
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -143,5 +144,8 @@ def _write(path: Path, parts: Iterable[bytes]) -> Path:
     part = path.with_name(f".{path.name}.part")
     with part.open("wb") as file:
         file.writelines(parts)
+        if path.name == RAW:  # which may take the place of the only copy
+            file.flush()
+            os.fsync(file.fileno())
     part.replace(path)
     return path

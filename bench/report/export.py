@@ -10,7 +10,7 @@ import numpy as np
 
 from bench.analysis.cells import PART_ORDER, Cell, cells, handoff, makespan, overhead, part_seconds
 from bench.analysis.statistics import median
-from bench.results.records import RunRecord
+from bench.results.records import RunRecord, canonical
 
 FORMATS = ("jsonl", "csv", "parquet", "pytest-benchmark")
 COLUMNS = (
@@ -50,8 +50,7 @@ COLUMNS = (
 
 def as_jsonl(records: Sequence[RunRecord]) -> str:
     """One record a line, as stored."""
-    lines = [json.dumps(r.model_dump(mode="json"), sort_keys=True, ensure_ascii=False) for r in records]
-    return "".join(line + "\n" for line in lines)
+    return "".join(canonical(r.model_dump(mode="json")).decode() + "\n" for r in records)
 
 
 def as_csv(records: Sequence[RunRecord]) -> str:

@@ -57,6 +57,8 @@ def timeline(record: RunRecord, width: int = 100, until: float = 0.0) -> Rendera
     if record.task == "call":  # its process is older than the step: all that is seen is the wait for the call
         found = [replace(passage, process_start=None) for passage in found]
     rows = _rows(found, client.submit_ns, client.accepted_ns)
+    if not any(stretches for _, stretches in rows):
+        return Group(head, Text(f"no step has a time; submit to terminal state {seconds(total)}"))
     names = [_name(passage, found) for passage, _ in rows]
     gutter = max(len(name) for name in names)
     last = max(stretch.end for _, stretches in rows for stretch in stretches)

@@ -7,6 +7,7 @@ import gc
 import hashlib
 import json
 import os
+import shlex
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -497,10 +498,17 @@ def _parse(model: type[Model], path: Path, line: bytes, number: int) -> Model:
     try:
         return model.model_validate_json(line)
     except ValidationError as error:
-        aside = path.with_name(f"runs.damaged-{number}.jsonl")
+        if _is_object(line) and _digest(body := json.loads(line)) == body.get("sha256"):
+            raise BenchError(
+                f"line {number} of {path} is no record of this version: {_first(error)}",
+                "use the bench that wrote it, or a folder of its own: --results DIR",
+                "the file as it is",
+            ) from error
+        aside = shlex.quote(str(path.with_name(f"runs.damaged-{number}.jsonl")))
+        named = shlex.quote(str(path))
         raise BenchError(
             f"line {number} of {path} is damaged: {_first(error)}",
-            f"set that line aside: sed -n '{number}p' {path} > {aside} && sed -i '{number}d' {path}",
+            f"set that line aside: sed -n '{number}p' {named} > {aside} && sed -i '{number}d' {named}",
             "the file as it is",
         ) from error
 

@@ -10,6 +10,7 @@ import adapters
 import cluster
 from bench.measure.environment import fingerprint
 from bench.report import capabilities
+from cluster import pins
 from tests.conformance.suite import FOUND, MUST_PASS, Conformance
 from tests.conftest import ALONE, BESIDE, LOCAL, after_the_cluster, needs_all, place_of
 from tests.unit.conftest import wait_for
@@ -124,5 +125,6 @@ def turn(request: pytest.FixtureRequest, shared: Path) -> None:
     if not begins.exists():
         request.getfixturevalue("cluster_is_up")
         beside = (item for item in request.session.items if place_of(item.nodeid) == BESIDE)
-        cluster.ensure_images({item.cls.adapter for item in beside if isinstance(item, pytest.Function)})
+        adapters = {item.cls.adapter for item in beside if isinstance(item, pytest.Function)}
+        cluster.ensure_images(adapters & set(pins.ORCHESTRATORS))
     wait_for(begins.exists, "the tests that need the cluster for themselves", PATIENCE_SECONDS)

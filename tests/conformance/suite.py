@@ -142,7 +142,6 @@ def fault(step: str, kind: str, *attempts: int) -> str:
     return json.dumps({"step": step, "kind": kind, "on_attempts": list(attempts)})
 
 
-@pytest.mark.variant
 def did_its_work(ran: Ran, adapter: str, target: Target) -> None:
     """The run did what its workload says, and the orchestrator's record agrees with the ledger."""
     assert ran.outcome.status is Status.SUCCEEDED, ran.outcome.reason
@@ -150,6 +149,7 @@ def did_its_work(ran: Ran, adapter: str, target: Target) -> None:
     assert verdict.ok, verdict.problems
 
 
+@pytest.mark.variant
 class Deployed:
     """One deployment for the tests of a class: what one orchestrator alone has, or a configuration of its own."""
 

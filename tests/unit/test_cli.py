@@ -41,6 +41,13 @@ def bench(*words: str, check: int | None = None) -> "subprocess.CompletedProcess
         ([*NOOP, "--set", "k=many"], "k:"),
         ([*NOOP, "--variant", "tape"], "one of: folder"),
         ([*NOOP, "--n", "0"], "--n"),
+        (["run", "-o", ",", "--target", "local"], "no orchestrator is named"),
+        ([*NOOP, "--observer", "off"], "nothing is left to measure"),
+        ([*NOOP, "--deadline", "inf"], "--deadline takes a number, not inf"),
+        ([*NOOP, "--jitter", "inf"], "--jitter takes a number, not inf"),
+        ([*NOOP, "--steps", "10"], "--steps is of a chain or a fan-out, not of: pipeline"),
+        ([*NOOP, "--lineage", "--fault", "sigkill"], "lineage is asked after a pipeline"),
+        ([*NOOP, "--lineage", "-w", "chain"], "lineage is asked after a pipeline"),
     ],
 )
 def test_bad_input(words: list[str], says: str, tmp_path: Path) -> None:
@@ -93,6 +100,35 @@ def test_two_at_once_do_not_mix(tmp_path: Path) -> None:
 def test_a_results_folder_that_cannot_be_written() -> None:
     done = bench(*NOOP, "--n", "1", "--results", "/proc/results", check=1)
     assert "error:" in done.stderr and "next:" in done.stderr
+
+
+def test_a_results_folder_that_is_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    for words in (NOOP, ["report"], ["choose"]):
+        assert "is no folder" in bench(*words, "--results", str(file), check=2).stderr
+
+
+def test_an_error_that_looks_like_markup_is_shown_as_it_is(tmp_path: Path) -> None:
+    folder = tmp_path / "a[/b]"
+    assert f"results in {folder}" in bench(*NOOP, "--n", "1", "--results", str(folder), check=0).stdout
+
+
+def test_a_terminal_that_cannot_show_a_sign_ends_no_measurement(tmp_path: Path) -> None:
+    words = [*BENCH, *NOOP, "--n", "1", "--results", str(tmp_path)]
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120, env=ascii_only)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_report_in_the_place_of_its_own_results_waits_for_no_run_to_be_lost(tmp_path: Path) -> None:
+    bench(*NOOP, "--n", "1", "--results", str(tmp_path), check=0)
+    words = ["report", "--results", str(tmp_path), "--out"]
+    with Store.locked(tmp_path):
+        assert "another run is writing" in bench(*words, str(tmp_path), check=1).stderr
+        bench(*words, str(tmp_path / "elsewhere"), check=0)
+    bench(*words, str(tmp_path), check=0)
+    assert len(Store(tmp_path).records()) == 1
 
 
 def test_report_without_results(tmp_path: Path) -> None:

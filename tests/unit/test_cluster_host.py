@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import NoReturn
 
 import pytest
 
@@ -14,7 +16,7 @@ from cluster import engine, host, images, kind_cluster, lifecycle, pins, state
 from cluster.engine import Docker
 from cluster.errors import ClusterError
 from cluster.gobuild import ARGO, ARGO_EVENTS, COREDNS, ETCD, KIND, KUBERNETES, NATS, VERSITYGW
-from cluster.stages import CommandFailed
+from cluster.stages import CommandFailed, Stages
 from cluster.state import DATA, ClusterInfo, Paths
 
 DOCKER = Docker(Path("/usr/bin/docker"))
@@ -217,3 +219,52 @@ def test_the_wrapper_relaxes_a_real_specification_and_becomes_the_runtime(tmp_pa
     relaxed = {"args": ["/sbin/init"], "capabilities": {"bounding": ["CAP_CHOWN"]}, "oomScoreAdj": 0}
     assert json.loads((bundle / "config.json").read_text()) == {"process": relaxed, "hostname": "x"}
     assert json.loads((tmp_path / "process").read_text()) == relaxed
+
+
+def test_a_new_client_without_its_build_plugin_gets_what_apt_has_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Debian 13 and Ubuntu 24.04 keep it in packages of their own, Debian 12 has none."""
+    installed: list[str] = ["docker.io"]
+    client = Docker(Path("/usr/bin/docker"))
+
+    def found() -> Docker | None:
+        return client if "docker-buildx" in installed else None
+
+    found.cache_clear = lambda: None  # type: ignore[attr-defined]
+    monkeypatch.setattr(engine, "client", found)
+    monkeypatch.setattr(engine, "server_version", lambda docker: "26")
+    monkeypatch.setattr(host, "is_root", lambda: True)
+    monkeypatch.setattr(host, "may_install", lambda: True)
+    monkeypatch.setattr(host, "find_program", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(images, "DEBIAN_KEYRING", tmp_path)
+    monkeypatch.setattr(host, "offered", lambda packages: [p for p in packages if p == "docker-buildx"])
+    monkeypatch.setattr(host, "apt_install", lambda run, packages: installed.extend(packages))
+    stages = Stages(Paths(tmp_path / "state"), lambda progress: None)
+    lifecycle._host_packages(stages, "pull")
+    assert installed == ["docker.io", "docker-buildx"]
+
+
+def test_where_images_come_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As was said; else as for the cluster that is there, which would be deleted otherwise; else by trying."""
+    stages = Stages(Paths(tmp_path / "state"), lambda progress: None)
+    answers: list[bool] = []
+    monkeypatch.setattr(lifecycle, "registry_answers", lambda docker: answers.append(True) or True)
+    docker = Docker(Path("/usr/bin/docker"))
+
+    def none() -> NoReturn:
+        raise ClusterError("There is no cluster.")
+
+    monkeypatch.setattr(lifecycle, "info", none)
+    assert lifecycle._origin(stages, docker, "build") == "build" and not answers
+    monkeypatch.setenv("BENCH_IMAGES", "build")
+    assert lifecycle._origin(stages, docker, "auto") == "build" and not answers
+    assert lifecycle._origin(stages, docker, "pull") == "pull", "what is typed goes before"
+    monkeypatch.setenv("BENCH_IMAGES", "bulid")
+    with pytest.raises(ClusterError, match="BENCH_IMAGES is 'bulid'"):
+        lifecycle._origin(stages, docker, "auto")
+    monkeypatch.delenv("BENCH_IMAGES")
+    monkeypatch.setattr(lifecycle, "info", lambda: SimpleNamespace(origin="build"))
+    assert lifecycle._origin(stages, docker, "auto") == "build" and not answers
+    monkeypatch.setattr(lifecycle, "info", none)
+    assert lifecycle._origin(stages, docker, "auto") == "pull" and answers == [True]

@@ -237,9 +237,26 @@ def test_an_orchestrator_is_struck_and_not_the_step_at_work(
     assert injector.struck_orchestrator
 
 
+def test_an_orchestrator_counts_as_struck_while_it_is_still_being_struck() -> None:
+    """Its driver's request may break before the last of its servers is gone."""
+    seen: list[bool] = []
+
+    class Slow(FakeScene):
+        def delete_servers(self, components: Sequence[Component]) -> list[str]:
+            seen.append(part.struck_orchestrator)
+            raise BenchError("the second one is not there")
+
+    scene = Slow()
+    scene.started.set()
+    part = inject.Injector(scene, "run-1", "probe", "servers", PARTS)
+    part.work()
+    assert seen == [True] and part.struck_orchestrator and part.strike is None
+    assert part.error == "the second one is not there"
+
+
 def test_what_an_orchestrator_has_not_cannot_be_struck() -> None:
     inject.check("database", PARTS)
-    with pytest.raises(Unsupported, match="it has no database here"):
+    with pytest.raises(Unsupported, match="it names no database here"):
         inject.check("database", PARTS[:2])
     mysql = Component(name="mysql", namespace="kubeflow", selector="app=mysql", role="database")
     with pytest.raises(Unsupported, match="in mysql; only PostgreSQL"):
@@ -267,7 +284,7 @@ def test_servers_that_a_fault_took_are_asked_until_they_answer_and_no_others(
     scene = FakeScene()
     server = Component(name="server", namespace="prefect", selector="app=server", role="server")
     part = inject.Injector(scene, "run-1", "probe", inject.FAULTS[fault].takes, (server,))
-    part.strike = Strike(at_ns=1, target="it")
+    part.begun, part.strike = True, Strike(at_ns=1, target="it")
     handle = RunHandle(run_id="run-1", native_id="1", submit_ns=0, accepted_ns=0)
     with Store.locked(tmp_path) as store:
         runner, driver = Runner(store, Target.KIND), Answering(2)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from bench.analysis.cells import cells
-from bench.report import overview
+from bench.faults.inject import FAULTS
+from bench.report import brief, overview
 from bench.report.build import build
 from bench.report.contents import located
 from bench.results.records import Environment, RunRecord, Scenario
@@ -190,6 +191,10 @@ def test_what_another_version_of_it_did_is_marked() -> None:
     facts = Environment(blocking={**fault.environment.blocking, "argo_workflows": "v0"})
     older = fault.model_copy(update={"environment": facts})
     assert entries([*pipeline("argo", "airflow"), older], "a step's process") == ["—", "1 of 1, 2.00 s †"]
+
+
+def test_every_fault_is_called_something_in_the_tables() -> None:
+    assert set(overview.STRIKES) == set(brief.STRIKES) == set(FAULTS)
 
 
 def test_links_lead_to_the_very_rows(tmp_path: Path) -> None:

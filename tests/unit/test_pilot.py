@@ -101,6 +101,18 @@ def test_what_a_pilot_said_holds_until_its_plan_is_carried_out(
     assert [each.plan_id for each in planning.stored(results)] == [plan.plan_id]
 
 
+def test_another_precision_is_another_question(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(pilot, "by_scenario", lambda records: {"noop": [10.0, 10.5, 11.0]})
+    results = tmp_path / "results"
+    assert ran(results, "--precision", "10%").startswith("0 ")
+    stored = (results / "runs.jsonl").read_text().splitlines(keepends=True)
+    (results / "runs.jsonl").write_text("".join(stored[:-1]))
+    assert "goes on with" not in ran(results, "--precision", "5%")
+    wanted = sorted(pilot.needed([10.0, 10.5, 11.0], share) for share in (0.1, 0.05))
+    assert sorted(plan.n for plan in planning.stored(results)) == wanted and wanted[0] < wanted[1]
+
+
 def test_the_plan_is_not_known_before_the_pilot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BENCH_HOME", str(tmp_path / "home"))
     assert "before the pilot has run" in ran(tmp_path / "results", "--precision", "10%", "--plan")

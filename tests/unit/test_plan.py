@@ -116,6 +116,9 @@ def test_a_plan_over_budget_is_refused_with_what_would_do() -> None:
     with pytest.raises(BadInput, match=r"more than the budget of 0\.5 h") as refused:
         within_budget(Expectation(3600, 0), 0.5)
     assert "--budget 1" in refused.value.remedy
+    with pytest.raises(BadInput) as refused:
+        within_budget(Expectation(3.44 * 3600, 0), 0.5)
+    assert refused.value.remedy.endswith("--budget 3.5"), "what it says to type is enough"
 
 
 def test_a_plan_that_was_only_printed_is_the_one_that_is_carried_out(

@@ -3,6 +3,7 @@
 import filecmp
 import json
 import re
+import subprocess
 import tomllib
 from pathlib import Path
 
@@ -68,3 +69,22 @@ def test_where_it_stands_names_the_versions_that_are_pinned() -> None:
         assert said in locked[name], f"{title} is locked as {locked[name]}"
     assert f"| Argo Workflows {argo.VERSION_PIN.removeprefix('v')} |" in text
     assert f"| Kubeflow Pipelines: backend {kfp.VERSION}," in text
+
+
+def test_setup_installs_the_uv_of_the_lock_by_its_hashes() -> None:
+    packages = tomllib.loads((ROOT / "uv.lock").read_text())["package"]
+    (locked,) = [package for package in packages if package["name"] == "uv"]
+    wanted = (ROOT / "requirements-uv.txt").read_text()
+    assert re.findall(r"^uv==(\S+)", wanted, re.MULTILINE) == [locked["version"]]
+    linux = {wheel["hash"] for wheel in locked["wheels"] if "linux" in wheel["url"]}
+    assert set(re.findall(r"--hash=(\S+)", wanted)) == linux
+
+
+@pytest.mark.parametrize(
+    ("script", "does"),
+    [("setup", "sync"), ("quickstart", "bench report"), ("check", "pytest"), (".ci/run", "./check")],
+)
+def test_the_scripts_of_the_first_screen_can_be_run(script: str, does: str) -> None:
+    path = ROOT / script
+    assert path.stat().st_mode & 0o111 and does in path.read_text()
+    subprocess.run(["bash", "-n", path], check=True)

@@ -13,7 +13,7 @@ import pytest
 
 from bench.results import schema
 from bench.results.store import Store
-from tests.unit.made_records import made, scenario, small
+from tests.unit.made_records import MadeRun, made, scenario, small
 
 ROOT = Path(__file__).parents[2]
 PROGRAM = "from bench.errors import run_cli; from bench.commands.results import app; run_cli(app)"
@@ -62,6 +62,7 @@ def test_show_draws_one_run_and_gives_it_as_json(folder: Path) -> None:
         (("show", "run-"), 2, "7 runs begin with 'run-'"),
         (("export", "--format", "xml"), 2, "one of: jsonl, csv, parquet, pytest-benchmark"),
         (("export", "--out", "/nowhere/file"), 2, "cannot write /nowhere/file"),
+        (("ls", "--status", "suceeded"), 2, "one of: succeeded, failed"),
     ],
 )
 def test_bad_input_ends_with_2_and_says_what_to_type(
@@ -139,6 +140,31 @@ def test_jsonl_is_the_records(folder: Path) -> None:
     assert [json.loads(line) for line in lines] == [
         r.model_dump(mode="json") for r in Store(folder).records()
     ]
+
+
+def test_an_exported_part_is_as_it_was_sealed(folder: Path, tmp_path: Path) -> None:
+    (plan,) = {record.sample.plan_id for record in Store(folder).records()}
+    done = results("export", "--plan", plan, "--results", str(folder))
+    (tmp_path / "runs.jsonl").write_text(done.stdout)
+    assert results("verify", "--results", str(tmp_path)).returncode == 0
+
+
+def test_an_export_does_not_take_the_place_of_what_it_is_of(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.append(small("run-1"))
+    before = store.path.read_bytes()
+    done = results("export", "--results", str(tmp_path), "--out", str(store.path))
+    assert done.returncode == 2 and "is where the runs are stored" in done.stderr
+    assert store.path.read_bytes() == before
+
+
+def test_a_run_in_which_no_step_has_a_time_is_shown(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    run = MadeRun(scenario("prefect", "chain", 1), pods=False)
+    start = {**run.ledger[0], "process_start_ns": None, "user_start_ns": None, "imports_done_ns": None}
+    store.append(run.record(task="call", status="timeout", ledger=(start,), breakdown=None, timeline=None))
+    done = results("show", run.run_id, "--results", str(tmp_path))
+    assert done.returncode == 0, done.stderr
 
 
 def test_pytest_benchmark_compares_the_export(folder: Path, tmp_path: Path) -> None:

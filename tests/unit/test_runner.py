@@ -275,3 +275,76 @@ def test_a_run_on_a_machine_that_others_use_is_void_and_repeated(
     assert [event.event for event in told if event.record] == [
         "recorded" if status == "succeeded" else "void" for status in wanted
     ]
+
+
+class BlindDriver(NoopDriver):
+    """Whose runs cannot be followed."""
+
+    def wait(self, handle: RunHandle, deadline_seconds: float) -> RunOutcome:
+        raise BenchError("its schedule never fired", "bench doctor")
+
+
+class BlindAdapter(SettledAdapter):
+    def driver(self, target: Target) -> NoopDriver:
+        return BlindDriver()
+
+
+def test_what_cannot_be_observed_is_void_and_the_others_go_on(tmp_path: Path) -> None:
+    plan = planning.make([scenario("blind"), scenario("noop")], n=4, seed=1)
+    told: list[Progress] = []
+    with Store.locked(tmp_path) as store:
+        planning.save(tmp_path, plan)
+        runner = Runner(store, Target.LOCAL, tell=told.append)
+        runner._adapters["blind"] = BlindAdapter()
+        list(runner.run(plan))
+        stored = store.records()
+        missing = list(planning.missing(plan, store))
+    assert sum(record.status == "succeeded" for record in stored) == 4
+    void = [record for record in stored if record.status == "void"]
+    assert len(void) == 2, "given up after the second: the next command tries again"
+    assert void[0].reason == "the harness could not observe it: its schedule never fired"
+    assert len(missing) == 4 and not planning.left_behind(tmp_path)
+    assert any("next: bench doctor" in each.message for each in told if each.event == "void")
+
+
+@pytest.mark.usefixtures("believed")
+def test_kept_runs_that_do_not_count_are_ended_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended: list[str] = []
+    monkeypatch.setattr(NoopDriver, "cancel", lambda self, run_id: bool(ended.append(run_id)))  # type: ignore[func-returns-value]
+    monkeypatch.setattr(
+        Runner, "_noise", lambda self, record: "too busy" if record.sample.number == 1 else ""
+    )
+    plan = planning.make([scenario("noop")], n=1, seed=1)
+    with Store.locked(tmp_path) as store:
+        planning.save(tmp_path, plan)
+        records = list(Runner(store, Target.LOCAL, keep=True).run(plan))
+    assert [record.status for record in records] == ["void", "succeeded"]
+    assert ended == [records[0].run_id]
+
+
+def test_a_plan_belongs_to_the_cluster_it_was_made_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    of = scenario("noop").model_copy(update={"target": "k8s"})
+    plan = planning.make([of], n=1, seed=1, context="east")
+    assert plan.request_sha256 != planning.request_digest([of], 1, 1, context="west")
+    assert planning.request_digest([of], 1, 1) == planning.request_digest([of], 1, 1, context="")
+    with Store.locked(tmp_path) as store:
+        planning.save(tmp_path, plan)
+        started = planning.Started(
+            plan_id=plan.plan_id, slot=plan.slots[0], number=1, run_id=plan.run_id(plan.slots[0], 1)
+        )
+        planning.note_start(tmp_path, started)
+        assert Runner(store, Target.K8S, context="west").clean() == []
+    assert planning.left_behind(tmp_path) == [started], "who measures there again ends it"
+
+
+def test_files_that_are_no_text_are_passed_over(tmp_path: Path) -> None:
+    plan = planning.make([scenario("noop")], n=1, seed=1)
+    planning.save(tmp_path, plan)
+    (tmp_path / planning.PLANS / "bad.json").write_bytes(b"\xff\xfe{")
+    (tmp_path / planning.JOURNAL).write_bytes(b"\xff\n")
+    assert list(planning.stored(tmp_path)) == [plan]
+    assert planning.load(tmp_path, "bad") is None and planning.left_behind(tmp_path) == []

@@ -151,6 +151,16 @@ def test_a_record_of_another_version_is_an_error_not_a_torn_line(tmp_path: Path)
         Store(tmp_path)
 
 
+def test_an_intact_row_of_a_newer_version_is_not_to_be_cut_out(tmp_path: Path) -> None:
+    store = filled(tmp_path, 1)
+    body = {**json.loads(store.path.read_bytes()), "schema_version": 2}
+    del body["sha256"]
+    store.path.write_bytes(canonical({**body, "sha256": hashlib.sha256(canonical(body)).hexdigest()}) + b"\n")
+    with pytest.raises(BenchError, match=r"line 1 .* is no record of this version") as refused:
+        Store(tmp_path)
+    assert "sed" not in refused.value.remedy and "use the bench that wrote it" in refused.value.remedy
+
+
 @settings(max_examples=150, deadline=None)
 @given(position=st.integers(min_value=0), change=st.integers(1, 255))
 def test_verify_finds_any_changed_byte(
