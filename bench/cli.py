@@ -112,7 +112,7 @@ def run(
     target: Annotated[
         str,
         typer.Option(
-            help="`kind`, `local` or `k8s`; default: kind when our cluster is up, else local.",
+            help="`kind`, `local` or `k8s`; default: kind where our cluster was made, else local.",
             autocompletion=completion.targets,
         ),
     ] = "",
@@ -216,7 +216,7 @@ def run(
     observer: Annotated[
         str,
         typer.Option(
-            help="`on`, `off` (no watch of pods, no looks at the orchestrator: the ledger only) or `both`, which "
+            help="`on`, `off` (no watch of pods, no look at what the orchestrator's servers use) or `both`, which "
             "says what watching costs."
         ),
     ] = "on",

@@ -43,6 +43,22 @@ def idle(found: Sequence[Cell]) -> dict[tuple[str, str, str], list[tuple[RunReco
     return {who: list(windows.values()) for who, windows in seen.items()}
 
 
+def idle_uses(found: Sequence[Cell]) -> dict[tuple[str, str, str], dict[str, float | None]]:
+    """Medians of `idle`'s windows: `cores`, `memory` (bytes), `requests` (a second, None without a cluster), and n."""
+    return {
+        who: {
+            "n": len(seen),
+            "cores": median([cores(read) for _, read in seen]),
+            "memory": median([memory(read) for _, read in seen]),
+            "requests": _middle(
+                (record.resources.idle for record, _ in seen if record.resources and record.resources.idle),
+                requests_per_second,
+            ),
+        }
+        for who, seen in idle(found).items()
+    }
+
+
 def _parts(found: Sequence[Cell]) -> dict[tuple[str, str, str], set[tuple[str, str]]]:
     """Name and role of every part that any run of a configuration had."""
     parts: dict[tuple[str, str, str], set[tuple[str, str]]] = {}

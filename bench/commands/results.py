@@ -42,7 +42,7 @@ def list_runs(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
 ) -> None:
-    """List the stored runs, oldest first.
+    """List the stored runs, in the order of the file.
 
     Exit codes: 0 done, 1 nothing is stored, 2 bad input, 4 done without the rows named on stderr.
     """

@@ -122,6 +122,8 @@ class Runner:
     _runtimes: dict[str, Runtime] = field(default_factory=dict)
     _active: tuple[str, str] | None = None
     """Orchestrator and configuration that are scaled up."""
+    _doubtful: bool = False
+    """Whether all of the active one is up is not known: it was struck, or a run of it could not be observed."""
     _idle: Window | None = None
     """What the active one uses without a run."""
     _scenes: dict[str, Scene] = field(default_factory=dict)
@@ -266,7 +268,7 @@ class Runner:
         if part := inject.takes(scenario.fault):
             inject.check(part, self._components(scenario))
         wanted = scenario.orchestrator, scenario.configuration
-        if self._active == wanted:
+        if self._active == wanted and not self._doubtful:
             return False
         self.tell(Progress("deploying", scenario, slot.index, done, total))
         runtime, begins = self._runtime(scenario.orchestrator), self._active is None
@@ -288,7 +290,7 @@ class Runner:
         except BenchError as error:
             _stopped(runtime, scenario.orchestrator)
             raise NotDeployed(error.message, error.remedy, error.kept) from error
-        self._active = wanted
+        self._active, self._doubtful = wanted, False
         self._idle = self._watched_idle(scenario, slot, done, total) if self.idle_seconds else None
         return not left or left != self._running(scenario)
 
@@ -391,7 +393,7 @@ class Runner:
         except BenchError as error:
             self._cancel(scenario.orchestrator, started)
             self._void(plan, started, f"the harness could not observe it: {error.message}")
-            self._active = None  # what is left of it is not known: the next sample sees to it that all is up
+            self._doubtful = True
             raise NotObserved(error.message, error.remedy, error.kept) from error
         stored = self.store.append(record)
         if not self.keep or record.status in ("timeout", "void"):
@@ -423,7 +425,7 @@ class Runner:
         if scenario.fault:
             record = _disturbed(record, injector)
         if injector is not None and injector.struck_orchestrator:
-            self._active = None  # it may be on its way still: the next sample sees to it that all is up
+            self._doubtful = True  # it may be on its way still: the next sample sees to it that all is up
         return self._asked(record, handle) if questions.is_asked(record) else record
 
     def _answer(self, ask: Callable[[float], Answer], injector: inject.Injector | None) -> Answer:

@@ -362,6 +362,7 @@ def _tuning(group: Group) -> list[dict[str, Any]]:
     Holm's adjustment is over all of an environment's tests. Pairs of which nothing was measured are left out.
     """
     known = {cell.key: cell for cell in group.cells if cell.key.orchestrator not in CONTROLS}
+    uses = upkeep.idle_uses(group.cells)
     rows: list[dict[str, Any]] = []
     for key, tuned in known.items():
         name = against.base_of(key.configuration)
@@ -380,6 +381,11 @@ def _tuning(group: Group) -> list[dict[str, Any]]:
                 "knob": tuned.knob,
                 "default": _estimated(base, makespan),
                 "tuned": _estimated(tuned, makespan),
+                "idle": [
+                    use
+                    for configuration in (name, key.configuration)
+                    if (use := uses.get((group.target, key.orchestrator, configuration)))
+                ],
                 "not_compared": (why := _not_compared(base, tuned)),
                 "difference": None if why else difference(base.values(makespan), tuned.values(makespan)),
             }

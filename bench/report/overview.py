@@ -94,7 +94,8 @@ class View:
             self._own.setdefault(who, []).append(cell)
         self.columns = self._columns()
         controls = [cell for cell in among if cell.key.orchestrator in CONTROLS]
-        self.newest = recent.newest([*controls, *(c for who in self.columns for c in self.own(who))])
+        ours = [who for who in self.columns if who.orchestrator not in CONTROLS]
+        self.newest = recent.newest([*controls, *(c for who in ours for c in self.own(who))])
 
     def own(self, who: Who) -> list[Cell]:
         """Its cells."""
@@ -119,7 +120,10 @@ class View:
         return bool(self.newest.differing(cell) or apart - self.newest.facts.keys())
 
     def _columns(self) -> list[Who]:
-        """What each orchestrator ships of each kind of step; of a `default` whose kind has changed, the newest."""
+        """What each orchestrator ships of each kind of step, and after them that kind's floor where it was measured.
+
+        Of a `default` whose kind has changed, the newest.
+        """
         pipelines = sorted(filter(_is_measured_pipeline, self.among), key=recent.last)
         kind = {c.key.orchestrator: c.key.task for c in pipelines if c.key.configuration == "default"}
         current = [
@@ -130,7 +134,11 @@ class View:
             for task in FLOORS
             for cell in shipped([cell for cell in current if cell.key.task == task])
         }
-        return sorted(found, key=lambda who: (list(FLOORS).index(who.task), who))
+        floors = {Who(FLOORS[task], "default", task) for task in {who.task for who in found}}
+        found |= {who for who in floors if self.pipeline(who)}
+        return sorted(
+            found, key=lambda who: (list(FLOORS).index(who.task), who.orchestrator in CONTROLS, who)
+        )
 
 
 def _is_measured_pipeline(cell: Cell) -> bool:
@@ -176,6 +184,8 @@ def _ratio(who: Who, view: View) -> Entry | None:
         return None
     code = cell.blocking.get("code")
     floor = floor_of(cell, [other for other in view.among if other.blocking.get("code") == code])
+    if cell is floor:
+        return Entry(_n(len(cell.measured)), cell, before="1")
     if (ratio := ratio_to_floor(cell, floor)) is None:
         return None
     rests_on = (
@@ -339,6 +349,7 @@ def _entry(
     )
     why = f"{who.orchestrator}: {refused.unsupported[-1].reason}" if refused and not entry else None
     return {
+        "control": who.orchestrator in CONTROLS,
         "before": entry.before if entry else "",
         "linked": entry.linked if entry else "",
         "after": entry.after if entry else "",
@@ -350,13 +361,7 @@ def _entry(
 
 def markdown(table: Mapping[str, Any], folder: str = "") -> str:
     """A table as Markdown, its notes below; `folder` is where the raw rows are, seen from the file that it is for."""
-    heads = [
-        escaped(column["orchestrator"])
-        + (f" {escaped(column['configuration'])}" if column["configuration"] != "default" else "")
-        + (" (stand-in images)" if column["stand_ins"] else "")
-        + f": a {column['task']}"
-        for column in table["columns"]
-    ]
+    heads = [f"{_head(column)}: a {escaped(column['task'])}" for column in table["columns"]]
     lines = [_line("", *heads), "|---|" + "--:|" * len(heads)]
     group = ""
     for row in table["rows"]:
@@ -371,6 +376,14 @@ def markdown(table: Mapping[str, Any], folder: str = "") -> str:
     return "\n\n".join("\n".join(part) for part in (lines, notes, absent) if part)
 
 
+def _head(column: Mapping[str, Any]) -> str:
+    if column["orchestrator"] in CONTROLS:
+        return "no orchestrator"
+    name = column["orchestrator"]
+    name += f" {column['configuration']}" if column["configuration"] != "default" else ""
+    return escaped(name) + (" (stand-in images)" if column["stand_ins"] else "")
+
+
 def _line(*entries: str) -> str:
     return f"| {' | '.join(entries)} |"
 
@@ -379,7 +392,7 @@ def _shown(entry: Mapping[str, Any], notes: Sequence[str], folder: str) -> str:
     if entry["reason"]:
         return f"cannot ({notes.index(entry['reason']) + 1})"
     if not (raw := entry["raw"]):
-        return "—"
+        return "" if entry["control"] else "—"
     link = f"[{entry['linked']}]({folder}{raw['file']}#L{raw['first_line']}-L{raw['last_line']})"
     said = ", ".join(filter(None, (entry["before"], link, entry["after"])))
     return f"{said} {OLDER}" if entry["older"] else said

@@ -103,7 +103,6 @@ def test_each_run_of_a_stage_is_timed(where: Paths) -> None:
         ("sample", False),
         ("sample", True),
     ]
-    assert all(record["seconds"] >= 0 for record in records)
 
 
 def test_a_run_killed_midway_leaves_a_state_that_goes_on(where: Paths) -> None:
@@ -167,10 +166,9 @@ def test_a_failing_lane_ends_the_commands_of_the_other(where: Paths) -> None:
 
         return run
 
-    began = time.monotonic()
     with pytest.raises(ClusterError, match="the reason"):
         lanes(stages, lane("slow", slow), lane("fails", fails))
-    assert time.monotonic() - began < 20
+    assert not stages._running, "the other lane's program is ended, not waited for"
 
 
 def test_a_write_is_whole_or_not_at_all(tmp_path: Path) -> None:

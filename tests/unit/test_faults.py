@@ -23,6 +23,7 @@ from bench.report.build import build
 from bench.report.contents import contents
 from bench.results.records import Pressure, RunRecord, Strike, Verification
 from bench.results.store import Store
+from tests.unit.conftest import wait_for
 from tests.unit.made_records import SECOND, MadeRun, made, scenario
 
 
@@ -206,7 +207,7 @@ def test_the_pod_is_struck_once_and_only_when_its_step_is_at_work() -> None:
         threading.Event().wait(3 * inject.LOOK_SECONDS)
         assert scene.deleted == [] and injector.strike is None
         scene.started.set()
-        threading.Event().wait(4 * inject.LOOK_SECONDS)
+        wait_for(lambda: injector.strike is not None, "the strike", 30)
     assert scene.deleted == ["run-1-pod"]
     assert injector.strike is not None and injector.strike.target == "pod run-1-pod"
 
@@ -231,7 +232,7 @@ def test_an_orchestrator_is_struck_and_not_the_step_at_work(
     scene.started.set()
     with inject.injected(scene, scenario("airflow", "chain", 1, fault=fault), "run-1", PARTS) as injector:
         assert injector is not None
-        threading.Event().wait(3 * inject.LOOK_SECONDS)
+        wait_for(lambda: injector.strike is not None, "the strike", 30)
     assert (scene.servers, scene.crashed, scene.deleted) == (servers, crashed, [])
     assert injector.strike is not None and injector.strike.target == target
     assert injector.struck_orchestrator

@@ -688,7 +688,7 @@ def test_what_an_orchestrator_uses_is_in_the_report_with_n_and_parts(tmp_path: P
     assert (row["n"], row["idle_n"]) == (3, 1), "runs after one deployment share one idle window"
     assert (row["idle_cores"], row["run_cores"]) == (pytest.approx(0.01), pytest.approx(0.2))
     assert (
-        "| 0.010 cores (1) | 64 MiB | 0.200 cores | 64 MiB | — | — | 90 | 1 | 7 | 7 | controller |"
+        "| 0.010 cores (1) | 64 MiB | 0.5 | 0.200 cores | 64 MiB | — | — | 90 | 1 | 7 | 7 | controller |"
         in written(records, tmp_path)
     )
     assert "No stored run was looked at." in written([made(scenario())], tmp_path / "none")
