@@ -114,9 +114,12 @@ def run(options: Options) -> None:
             + f"; a run is void where others take over {plan.limits.max_steal:.0%} of CPU time"
             + (f"; goes on with the {len(missing)} that are missing" if resumed else "")
         )
-        expectation = planning.expected(plan, missing, [*store.records(), *published()])
+        medians = planning.medians_of([*store.records(), *published()])
+        expectation = planning.expected(plan, missing, medians)
         console.print(told(expectation))
-        if options.plan_only:
+        if not options.plan_only:
+            console.print(tables.plan_summary(plan, missing, medians))
+        else:
             console.print(tables.plan_table(plan, missing))
             if options.as_json:
                 sys.stdout.write(plan.model_dump_json(indent=1) + "\n")
@@ -367,7 +370,8 @@ def ask_pilot(
             console.print(f"pilot {plan.plan_id}: {len(missing)} runs, discarded afterwards")
             if options.plan_only:
                 raise BadInput("how many samples is not known before the pilot has run", "leave --plan out")
-            within_budget(planning.expected(plan, missing, published()), options.budget_hours)
+            medians = planning.medians_of(published())
+            within_budget(planning.expected(plan, missing, medians), options.budget_hours)
             if target is Target.LOCAL:
                 make_environments(wanted, console)
             _execute(options, store, target, plan, console)

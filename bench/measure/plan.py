@@ -5,7 +5,7 @@ import json
 import os
 import random
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -255,13 +255,17 @@ def lacks_samples(plan: Plan, store: Store) -> bool:
     return any(True for _ in missing(plan, store))
 
 
-def expected(plan: Plan, slots: Iterable[Slot], earlier: Iterable[RunRecord]) -> Expectation:
-    """What carrying out `slots` will take at least."""
+def medians_of(earlier: Iterable[RunRecord]) -> dict[str, float]:
+    """Median makespan of each scenario that has run, seconds, by its key."""
     known: dict[str, list[float]] = {}
     for record in earlier:
         if record.client is not None:
             known.setdefault(record.scenario.key, []).append(record.client.makespan_monotonic_ns / 1e9)
-    medians = {key: median(values) for key, values in known.items()}
+    return {key: median(values) for key, values in known.items()}
+
+
+def expected(plan: Plan, slots: Iterable[Slot], medians: Mapping[str, float]) -> Expectation:
+    """What carrying out `slots` will take at least; `medians` are those of earlier runs, by scenario key."""
     seconds, unknown = 0.0, 0
     deployed: tuple[str, str] | None = None
     for slot in slots:

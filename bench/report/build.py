@@ -15,9 +15,9 @@ import jinja2
 from adapters.base import BenchError
 from bench.analysis.cells import FLOORS, Cell, cells, makespan
 from bench.analysis.statistics import p_by
-from bench.report import brief, harness, markdown, numbers, overview, published, timeline
+from bench.report import brief, harness, listing, markdown, numbers, overview, published, timeline
 from bench.report.capabilities import Conformance
-from bench.report.contents import RAW, contents_of, rank
+from bench.report.contents import RAW, contents_of, located, rank
 from bench.report.page import page
 from bench.results.records import RunRecord, canonical
 from bench.results.store import Problem
@@ -55,7 +55,7 @@ def build(
 ) -> list[Path]:
     """Write the report, its short tables, the raw rows and pictures; their paths.
 
-    They are `report.md`, `.html` and `.json`, `tables.md`, `runs.jsonl` (by cell) and `timelines-TARGET.svg`.
+    They are `report.md`, `.html` and `.json`, `tables.md`, `rows.md`, `runs.jsonl` (by cell), `timelines-TARGET.svg`.
 
     `lines` gives the raw rows of records that are `Outline`s; otherwise they are made from the records.
     `own` is what is stored of the harness's own cost, `verdicts` what the conformance suite found, `problems` what
@@ -85,6 +85,7 @@ def build(
         per_step=published.shown,
         own=harness.shown,
         overview=overview.markdown,
+        rows=listing.link,
         p_by=lambda found: p_by(found["n"][0], found["n"][1], found["exact"]),
     )
     text = environment.get_template("report.md.j2").render(**content)
@@ -94,6 +95,7 @@ def build(
         "report.html": [page(text, content, pictures).encode()],
         "report.json": [(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()],
         "tables.md": [brief.text(found, verdicts).encode()],
+        listing.FILE: [listing.text(found, located(found)).encode()],
         RAW: (lines or _canonical)(ordered),
         **{name: [svg.encode()] for name, svg in pictures.items()},
     }

@@ -28,7 +28,7 @@ from bench.analysis.statistics import median
 from bench.faults import aftermath
 from bench.faults.inject import FAULTS, WORK_SECONDS
 from bench.lineage import answers, questions
-from bench.report import brief
+from bench.report import brief, listing
 from bench.report.markdown import escaped
 from bench.report.numbers import seconds
 from bench.results.records import RetryPolicy
@@ -42,9 +42,9 @@ NOTES = (
     f" step. {OLDER}: measured in another environment than the table's pipelines (other code or versions, perhaps "
     "another machine); what has no mark may still be of another day.",
     "So many runs (*n*), or pairs with the floor in one block, are behind an entry; the link leads to all stored "
-    "rows of that scenario, void ones too (where a file of that size does not open: `sed -n 308,311p` shows lines"
-    " 308 to 311 of it). Square brackets: order-statistic interval of the median with the level that n attains. "
-    "*3 of 3* leaves room for a true rate of 29 %, *1 of 1* for one of 3 %. A dash: no result is stored.",
+    "runs of that scenario, void ones too. Square brackets: order-statistic interval of the median with the level "
+    "that n attains. *3 of 3* leaves room for a true rate of 29 %, *1 of 1* for one of 3 %. A dash: no result is "
+    "stored.",
     "*Makespan*: from the submission to the end, as seen from outside. *With no orchestrator*: the same pods, "
     "processes or calls one after another; for a process that floor starts an interpreter each time, so that an "
     f"executor that forks a warm one can be below 1. *{AT_ONCE} runs*: cut after 300 s; a run with a pod of its "
@@ -393,7 +393,7 @@ def _shown(entry: Mapping[str, Any], notes: Sequence[str], folder: str) -> str:
         return f"cannot ({notes.index(entry['reason']) + 1})"
     if not (raw := entry["raw"]):
         return "" if entry["control"] else "—"
-    link = f"[{entry['linked']}]({folder}{raw['file']}#L{raw['first_line']}-L{raw['last_line']})"
+    link = listing.link(raw, entry["linked"], folder)
     said = ", ".join(filter(None, (entry["before"], link, entry["after"])))
     return f"{said} {OLDER}" if entry["older"] else said
 

@@ -1,5 +1,6 @@
 """Tables for the terminal: the comparison, a run's breakdown, faults, lineage, the plan."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -141,6 +142,19 @@ def faults_table(records: Sequence[RunRecord]) -> RenderableType:
 
 PLAIN_WIDTH = 120
 """Columns where the output is a file or a pipe."""
+
+
+def plan_summary(plan: Plan, slots: Sequence[Slot], medians: Mapping[str, float]) -> RenderableType:
+    """What is to be run, in the order of the first block that lacks it; `medians` are of earlier runs, seconds."""
+    left = Counter(slot.scenario for slot in slots)
+    table = Table(box=SIMPLE, pad_edge=False)
+    table.add_column("scenario", overflow="fold")
+    for name in ("runs", "one took"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for number, count in left.items():
+        key = plan.scenarios[number].key
+        table.add_row(key, str(count), seconds(medians[key]) if key in medians else "not known")
+    return table
 
 
 def plan_table(plan: Plan, slots: Sequence[Slot]) -> RenderableType:

@@ -222,7 +222,7 @@ def test_links_lead_to_the_very_rows(tmp_path: Path) -> None:
                 (row["scenario"]["orchestrator"], row["scenario"].get("fault", ""))
                 for row in rows[int(one) - 1 : int(last)]
             }
-            for one, last in re.findall(r"\(runs\.jsonl#L(\d+)-L(\d+)\)", line)
+            for one, last in re.findall(r"\(rows\.md#lines-(\d+)-to-(\d+)\)", line)
         ]
         for line in section.splitlines()
     }
@@ -230,6 +230,11 @@ def test_links_lead_to_the_very_rows(tmp_path: Path) -> None:
         {(name, "")} for name in ("airflow", "argo", "pods")
     ]
     assert linked["a step's process is killed"] == [{("argo", "sigkill")}]
+    listed = (tmp_path / "rows.md").read_text()
+    for first, last in re.findall(r"rows\.md#lines-(\d+)-to-(\d+)", section):
+        (_, below) = listed.split(f"\n## Lines {first} to {last}\n")
+        there = re.findall(r"^\| (run-\S+) \|", below.split("\n## ")[0], re.MULTILINE)
+        assert there == [row["run_id"] for row in rows[int(first) - 1 : int(last)]]
     assert "[3 of 3](" in section and "[n = 2](" in section
 
 

@@ -1,6 +1,7 @@
 """What a plan says before it starts: how long, in which order, and whether that is too long."""
 
 import json
+import re
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -22,10 +23,11 @@ def test_a_plan_takes_the_median_of_earlier_runs_and_its_pauses() -> None:
     plan = planning.make([argo, pods], 2, seed=1, limits=Limits(jitter_seconds=10))
     earlier = [made(argo, number) for number in range(3)]
     middle = sorted(r.client.makespan_monotonic_ns for r in earlier if r.client)[1] / 1e9
-    found = planning.expected(plan, plan.slots, earlier)
+    medians = planning.medians_of(earlier)
+    found = planning.expected(plan, plan.slots, medians)
     assert found.seconds == pytest.approx(2 * middle + sum(slot.jitter_seconds for slot in plan.slots))
     assert found.unknown == 2
-    assert planning.expected(plan, plan.slots[:1], earlier).seconds < found.seconds
+    assert planning.expected(plan, plan.slots[:1], medians).seconds < found.seconds
 
 
 def test_warm_ups_are_in_the_time_that_a_plan_takes() -> None:
@@ -34,7 +36,7 @@ def test_warm_ups_are_in_the_time_that_a_plan_takes() -> None:
     plan = planning.make([*asked, up], 2, seed=1)
     warm_up = made(up, cold=True)
     assert warm_up.client is not None
-    seconds = planning.expected(plan, plan.slots, [warm_up]).seconds
+    seconds = planning.expected(plan, plan.slots, planning.medians_of([warm_up])).seconds
     assert seconds == pytest.approx(warm_up.client.makespan_monotonic_ns / 1e9), "one deployment, never left"
 
 
@@ -137,6 +139,9 @@ def test_a_plan_that_was_only_printed_is_the_one_that_is_carried_out(
     assert Store(tmp_path).records() == []
     (stored,) = (tmp_path / planning.PLANS).glob("*.json")
     run(Options(**asked))
+    assert re.search(r"noop/pipeline-7/default +3 +(not known|0\.)", capsys.readouterr().out), (
+        "what is to come"
+    )
     assert {record.sample.plan_id for record in Store(tmp_path).records()} == {stored.stem}
 
 

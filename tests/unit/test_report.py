@@ -90,7 +90,7 @@ def test_the_same_records_give_the_same_bytes_in_any_order_zone_and_hash_seed(tm
     first = {path.name: path.read_bytes() for path in (tmp_path / "0").iterdir()}
     second = {path.name: path.read_bytes() for path in (tmp_path / "1").iterdir()}
     assert first == second
-    names = ("report.md", "report.html", "report.json", "tables.md", "runs.jsonl")
+    names = ("report.md", "report.html", "report.json", "tables.md", "rows.md", "runs.jsonl")
     assert set(first) == set(names)
     assert build(records, tmp_path / "0", own=own) == [tmp_path / "0" / name for name in names]
     assert {path.name: path.read_bytes() for path in (tmp_path / "0").iterdir()} == first
@@ -137,7 +137,8 @@ def test_rows_link_to_their_raw_rows(tmp_path: Path) -> None:
         there = [json.loads(line)["run_id"] for line in lines[raw["first_line"] - 1 : raw["last_line"]]]
         assert there == raw["run_ids"]
         assert len(there) == 4
-    assert f"runs.jsonl#L{raw['first_line']}-L{raw['last_line']}" in (tmp_path / "report.md").read_text()
+    heading = f"lines-{raw['first_line']}-to-{raw['last_line']}"
+    assert f"](rows.md#{heading})" in (tmp_path / "report.md").read_text()
 
 
 def test_the_raw_rows_are_the_stored_records(tmp_path: Path) -> None:
@@ -462,7 +463,7 @@ def test_failures_void_and_unsupported_are_rows_with_reasons(tmp_path: Path) -> 
     assert "unsupported: needs &#60;images&#62;" in text
     assert "kfp" not in [each["orchestrator"] for each in table["missing"]]
     for line in text.splitlines():
-        if line.startswith("| argo | default") and "runs.jsonl#L" in line:
+        if line.startswith("| argo | default") and "](rows.md#" in line:
             assert line.count(" | ") == 9 and "; 1 void |" in line
             break
     else:
