@@ -728,9 +728,14 @@ def test_published_figures_stand_beside_the_same_chain_on_local_and_no_other(tmp
         made(scenario("airflow", "chain", 40, target="local", parameters={"fibo": "33"}), 9),
         made(scenario("airflow", "chain", 10, target="local")),
     ]
-    by_setting = {
-        (row["orchestrator"], row["configuration"]): row for row in contents([*ours, *others])["published"]
-    }
+    longer = [
+        made(scenario("prefect", "chain", 10, target="local", parameters={"fibo": "33"}), n) for n in range(2)
+    ]
+    found = contents([*ours, *others, *longer])["published"]
+    by_setting = {(row["orchestrator"], row["configuration"]): row for row in found if row["steps"] == 40}
+    (ten,) = [row for row in found if (row["steps"], row["orchestrator"]) == (10, "prefect")]
+    assert (ten["n"], ten["fibo"]) == (2, 33)
+    assert ten["makespan"]["value"] == pytest.approx(median([makespan(r) or 0 for r in longer]) / 10)
     row = by_setting["airflow", "default"]
     assert (row["n"], row["milliseconds"]) == (5, 1011)
     middle = median([makespan(record) or 0 for record in ours]) / 40
@@ -761,8 +766,8 @@ def test_why_published_figures_differ_is_said_from_the_stored_parts(tmp_path: Pa
     first = large[0]
     whole = median([makespan(record) or 0 for record in ours])
     said = (
-        f"- airflow, as shipped (SLEEP=1): of {seconds(whole)}, *{first['name']}* (from a step's end until the next is "
-        f"begun) takes {seconds(first['median'])} ({first['share'] * 100:.0f} %)"
+        f"- airflow, as shipped (SLEEP=1), 40 × fibo(10): of {seconds(whole)}, *{first['name']}* (from a step's end "
+        f"until the next is begun) takes {seconds(first['median'])} ({first['share'] * 100:.0f} %)"
     )
     assert said in written(ours, tmp_path)
     newer = dated([made(scenario("airflow", "chain", 40, target="local"), 9)], "2026-09-30")
