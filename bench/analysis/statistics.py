@@ -147,13 +147,12 @@ def order_interval(samples: Sequence[float], level: float = LEVEL, quantile: flo
 def _ranks(n: int, level: float, quantile: float) -> tuple[int, int, float]:
     """Which order statistics enclose the quantile, and with what level."""
     tail = (1 - level) / 2
-    below = scipy.stats.binom(n, quantile)
     ranks = np.arange(1, n + 1)
-    low_ranks = ranks[below.cdf(ranks - 1) <= tail]
-    high_ranks = ranks[below.sf(ranks - 1) <= tail]
+    fewer, more = (of(ranks - 1, n, quantile) for of in (scipy.special.bdtr, scipy.special.bdtrc))
+    low_ranks, high_ranks = ranks[fewer <= tail], ranks[more <= tail]
     j = int(low_ranks[-1]) if len(low_ranks) else 1
     k = int(high_ranks[0]) if len(high_ranks) else n
-    return j, k, float(below.cdf(k - 1) - below.cdf(j - 1))
+    return j, k, float(fewer[k - 1] - fewer[j - 1])
 
 
 def median_estimate(samples: Sequence[float], level: float = LEVEL) -> Estimate:
@@ -379,7 +378,7 @@ def _arrangements(n: int, m: int, exact: bool, seed: int) -> np.ndarray[Any, np.
     if exact:
         return np.array(list(combinations(range(n + m), n)))
     rng = np.random.default_rng(seed)
-    return np.array([rng.permutation(n + m)[:n] for _ in range(RESAMPLES)])
+    return rng.permuted(np.tile(np.arange(n + m), (RESAMPLES, 1)), axis=1)[:, :n]
 
 
 def _shift_interval(
