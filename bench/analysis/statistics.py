@@ -285,6 +285,18 @@ def p95(samples: Sequence[float], level: float = LEVEL) -> Estimate:
     return Estimate(value, len(data), order_interval(samples, level, quantile=0.95))
 
 
+def shift(first: Sequence[float], second: Sequence[float]) -> float:
+    """By how much the second sample is larger: the median of all differences (Hodges and Lehmann 1963)."""
+    return float(np.median(_gaps(_checked(first), _checked(second))))
+
+
+def _gaps(
+    a: np.ndarray[tuple[int], np.dtype[np.float64]], b: np.ndarray[tuple[int], np.dtype[np.float64]]
+) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """The second less the first, of all pairs, in order."""
+    return np.sort((b[:, None] - a[None, :]).ravel())
+
+
 def difference(first: Sequence[float], second: Sequence[float], seed: int = SEED) -> Difference:
     """Whether and by how much the second sample is larger than the first.
 
@@ -295,7 +307,7 @@ def difference(first: Sequence[float], second: Sequence[float], seed: int = SEED
     """
     a, b = _checked(first), _checked(second)
     n, m = len(a), len(b)
-    gaps = np.sort((b[:, None] - a[None, :]).ravel())
+    gaps = _gaps(a, b)
     exact = comb(n + m, n) <= EXACT_LIMIT
     if n * m > NORMAL_FROM:
         p, smallest = _normal_p(a, b)

@@ -40,6 +40,7 @@ from bench.analysis.statistics import (
     outliers,
     p95,
     proportion,
+    shift,
 )
 from bench.faults import aftermath
 from bench.lineage import answers, questions
@@ -418,7 +419,7 @@ def _cold(everything: Sequence[Cell]) -> list[dict[str, Any]]:
                     **_named(members[0]),
                     "cold": asdict(median_estimate(cold)),
                     "warm": asdict(median_estimate(warm)) if warm else None,
-                    "shift": difference(warm, cold).shift if warm else None,
+                    "shift": shift(warm, cold) if warm else None,
                 }
             )
     return rows
