@@ -75,8 +75,7 @@ def _row(one: Cell, other: Cell, tests: int) -> dict[str, Any]:
 
 def _unlike(one: Cell, other: Cell) -> str:
     """Why two orchestrators' cells are not set against each other; empty where they are."""
-    plans = [{record.sample.plan_id for record in cell.measured} for cell in (one, other)]
-    apart = "" if plans[0] & plans[1] else "in no plan together: a difference may be the day's"
+    apart = "" if one.plans & other.plans else "in no plan together: a difference may be the day's"
     return unlike(one, other) or apart
 
 

@@ -201,6 +201,11 @@ class Cell:
         return self.key.orchestrator not in CONTROLS and self.cold == len(self.measured) > 0
 
     @property
+    def plans(self) -> frozenset[str]:
+        """Under which its samples were taken."""
+        return frozenset(record.sample.plan_id for record in self.measured)
+
+    @property
     def is_plain_pipeline(self) -> bool:
         """The whole pipeline, nothing wrong on purpose, not only first runs after a switch."""
         return self.key.workload == "pipeline" and self.key.undisturbed and not self.all_cold

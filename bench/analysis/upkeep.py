@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from itertools import pairwise
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from bench.analysis.cells import Cell
 from bench.analysis.statistics import median
@@ -43,18 +43,27 @@ def idle(found: Sequence[Cell]) -> dict[tuple[str, str, str], list[tuple[RunReco
     return {who: list(windows.values()) for who, windows in seen.items()}
 
 
-def idle_uses(found: Sequence[Cell]) -> dict[tuple[str, str, str], dict[str, float | None]]:
-    """Medians of `idle`'s windows: `cores`, `memory` (bytes), `requests` (a second, None without a cluster), and n."""
+class IdleUse(NamedTuple):
+    """Medians over `n` idle windows: CPU cores, bytes, requests a second to the Kubernetes API (None without one)."""
+
+    n: int
+    cores: float
+    memory: float
+    requests: float | None
+
+
+def idle_uses(found: Sequence[Cell]) -> dict[tuple[str, str, str], IdleUse]:
+    """Of what `idle` gives."""
     return {
-        who: {
-            "n": len(seen),
-            "cores": median([cores(read) for _, read in seen]),
-            "memory": median([memory(read) for _, read in seen]),
-            "requests": _middle(
+        who: IdleUse(
+            n=len(seen),
+            cores=median([cores(read) for _, read in seen]),
+            memory=median([memory(read) for _, read in seen]),
+            requests=_middle(
                 (record.resources.idle for record, _ in seen if record.resources and record.resources.idle),
                 requests_per_second,
             ),
-        }
+        )
         for who, seen in idle(found).items()
     }
 

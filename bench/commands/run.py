@@ -117,13 +117,12 @@ def run(options: Options) -> None:
         medians = planning.medians_of([*store.records(), *published()])
         expectation = planning.expected(plan, missing, medians)
         console.print(told(expectation))
-        if not options.plan_only:
-            console.print(tables.plan_summary(plan, missing, medians))
-        else:
+        if options.plan_only:
             console.print(tables.plan_table(plan, missing))
             if options.as_json:
                 sys.stdout.write(plan.model_dump_json(indent=1) + "\n")
             return
+        console.print(tables.plan_summary(plan, missing, medians))
         within_budget(expectation, options.budget_hours)
         if target is Target.LOCAL:
             make_environments(wanted, console)

@@ -18,7 +18,7 @@ from bench.analysis.cells import (
     ratio_to_floor,
     usual,
 )
-from bench.analysis.statistics import Estimate, median
+from bench.analysis.statistics import Estimate
 from bench.faults import aftermath
 from bench.faults.inject import FAULTS, STRUCK, WORK_SECONDS, Fault, struck_step
 from bench.lineage import answers
@@ -234,10 +234,14 @@ def recovered(cell: Cell) -> list[str]:
     return said + sorted({after.left for after in found if after.left})
 
 
+def was_busy(cell: Cell) -> bool:
+    """Whether something waited for a CPU most of the time of the cell's struck runs."""
+    return bool(load([record for record, _ in aftermath.struck(cell)])["busy"])
+
+
 def _recovered(cell: Cell) -> str:
-    busy = load([record for record, _ in aftermath.struck(cell)])["busy"]
     said = "; ".join(recovered(cell))
-    return f"{said}, busy" if busy else said
+    return f"{said}, busy" if was_busy(cell) else said
 
 
 def _lineage(target: str, part: recent.Part) -> str:
@@ -271,11 +275,10 @@ def upkept(found: Sequence[Cell]) -> str:
 def _upkept(target: str, part: recent.Part, shown: set[str]) -> str:
     """A row for each setting that is not in `shown` yet, and is from now on; empty where none is left."""
     rows = []
-    for (_, *who), seen in sorted(upkeep.idle(part.rows).items()):
+    for (_, *who), use in sorted(upkeep.idle_uses(part.rows).items()):
         if (name := _shown(*who)) not in shown:
             shown.add(name)
-            held, used = (median([of(parts) for _, parts in seen]) for of in (upkeep.memory, upkeep.cores))
-            rows.append(f"| {name} | {len(seen)} | {held / 2**20:.0f} | {used:.3f} |")
+            rows.append(f"| {name} | {use.n} | {use.memory / 2**20:.0f} | {use.cores:.3f} |")
     if not rows:
         return ""
     head = ["| orchestrator | n | memory, MiB | CPU, cores |", "|---|--:|--:|--:|"]

@@ -51,6 +51,8 @@ from bench.results.store import Problem
 
 SCHEMA_VERSION = 1
 RAW = "runs.jsonl"
+Located = Callable[[Cell], dict[str, Any]]
+"""Says where the rows behind a cell are."""
 
 STEP_LENGTHS = ((1, "1 s"), (30, "30 s"), (60, "1 min"), (600, "10 min"), (3600, "60 min"))
 NEAR = 0.2
@@ -70,7 +72,7 @@ def contents_of(
 ) -> dict[str, Any]:
     """The same of records that are grouped already; the rest as `bench.report.build.build` has it."""
     records = [record for cell in everything for record in cell.records]
-    lines = _raw_lines(everything)
+    where = located(everything)
     found = [cell for cell in everything if cell.key.undisturbed]
     struck = [cell for cell in everything if cell.key.fault]
     environments = grouping.groups(everything)
@@ -94,13 +96,13 @@ def contents_of(
         "environments": [grouping.environment(group) for group in environments],
         "facts": grouping.facts(environments),
         "environment_names": grouping.names(environments),
-        "overview": overview.tables(everything, located(everything)),
+        "overview": overview.tables(everything, where),
         "overview_notes": list(overview.NOTES),
         "coverage": coverage.table(everything, ORCHESTRATORS, verdicts),
-        "tables": _tables(groups, lines),
+        "tables": _tables(groups, where),
         "against": against.tables(groups),
         "controls": [_control(cell) for cell in found if cell.key.orchestrator == "noop" and cell.measured],
-        "retries": aftermath.tables(struck, lambda cell: _raw(cell, lines)),
+        "retries": aftermath.tables(struck, where),
         "busy": BUSY,
         "lineage": {
             "questions": [{"id": each, "asks": questions.ASKS[each]} for each in questions.ASKS],
@@ -181,7 +183,7 @@ def _contradictions(found: Sequence[Cell]) -> list[dict[str, Any]]:
     ]
 
 
-def _tables(groups: Sequence[Group], lines: dict[str, tuple[int, int]]) -> list[dict[str, Any]]:
+def _tables(groups: Sequence[Group], where: Located) -> list[dict[str, Any]]:
     """One for each kind of step, piece of work and environment in which any was run; floor and control first."""
     ran: dict[tuple[Any, ...], list[Cell]] = {}
     for number, group in enumerate(groups):
@@ -189,15 +191,13 @@ def _tables(groups: Sequence[Group], lines: dict[str, tuple[int, int]]) -> list[
             if cell.key.task in FLOORS:
                 ran.setdefault((cell.key.place, number), []).append(cell)
     return [
-        _table(groups[number], members, groups, lines)
+        _table(groups[number], members, groups, where)
         for (_, number), members in sorted(ran.items(), key=lambda entry: entry[0])
         if not all(cell.refused for cell in members)
     ]
 
 
-def _table(
-    group: Group, ran: Sequence[Cell], groups: Sequence[Group], lines: dict[str, tuple[int, int]]
-) -> dict[str, Any]:
+def _table(group: Group, ran: Sequence[Cell], groups: Sequence[Group], where: Located) -> dict[str, Any]:
     key = ran[0].key
     floor = FLOORS[key.task]
     idle = [cell for cell in group.cells if cell.key.work == key.work and cell.key.task == "nothing"]
@@ -217,7 +217,7 @@ def _table(
         "parameters": dict(key.parameters),
         "floor": floor,
         "commits": sorted({_commit(record) for cell in ran for record in cell.records}),
-        "rows": [_row(cell, group.cells, lines) for cell in members],
+        "rows": [_row(cell, group.cells, where) for cell in members],
         "missing": [
             {"orchestrator": name, "see": _elsewhere(name, key, group, groups)}
             for name in (floor, "noop", *ORCHESTRATORS)
@@ -264,7 +264,7 @@ def rank(cell: Cell) -> int:
     return 2
 
 
-def _row(cell: Cell, among: Sequence[Cell], lines: dict[str, tuple[int, int]]) -> dict[str, Any]:
+def _row(cell: Cell, among: Sequence[Cell], where: Located) -> dict[str, Any]:
     ratio = ratio_to_floor(cell, floor_of(cell, among))
     twins = [c for c in among if c is not cell and _sibling(c, cell)]
     apart = sorted(
@@ -296,12 +296,12 @@ def _row(cell: Cell, among: Sequence[Cell], lines: dict[str, tuple[int, int]]) -
         "void": len(cell.void),
         "unsupported": cell.unsupported[0].reason if cell.unsupported else None,
         "flawed": len(cell.flawed),
-        "raw": _raw(cell, lines),
+        "raw": where(cell),
         "environment_sha256": cell.key.environment,
     }
 
 
-def located(found: Sequence[Cell]) -> Callable[[Cell], dict[str, Any]]:
+def located(found: Sequence[Cell]) -> Located:
     """Says of each of these cells, of all that a report is made of, where the rows behind it are."""
     lines = _raw_lines(found)
     return lambda cell: _raw(cell, lines)
@@ -383,7 +383,7 @@ def _tuning(group: Group) -> list[dict[str, Any]]:
                 "default": _estimated(base, makespan),
                 "tuned": _estimated(tuned, makespan),
                 "idle": [
-                    use
+                    use._asdict()
                     for configuration in (name, key.configuration)
                     if (use := uses.get((group.target, key.orchestrator, configuration)))
                 ],
@@ -488,7 +488,7 @@ def _curves(group: Group) -> list[dict[str, Any]]:
                 "knob": members[0].knob,
                 "parameters": dict(key.parameters),
                 "all_cold": key.first,
-                "in_one_plan": bool(set.intersection(*map(_plans, members))),
+                "in_one_plan": bool(frozenset.intersection(*(cell.plans for cell in members))),
                 "fixed": {**asdict(curve.fixed), "caution": _caution(curve.fixed)},
                 "marginal": {**asdict(curve.marginal), "caution": _caution(curve.marginal)},
                 "lengths": [{"steps": length, "n": n} for length, n in curve.lengths],
@@ -496,10 +496,6 @@ def _curves(group: Group) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-def _plans(cell: Cell) -> set[str]:
-    return {record.sample.plan_id for record in cell.measured}
 
 
 def _caution(cost: Estimate) -> str:

@@ -18,7 +18,6 @@ from bench.analysis.cells import (
     TARGETS,
     Cell,
     floor_of,
-    load,
     makespan,
     ratio_to_floor,
     refusals,
@@ -221,8 +220,8 @@ def _struck(fault: str, retries: RetryPolicy) -> Criterion:
         if cell is None:
             return None
         counted, *said = brief.recovered(cell)
-        busy = load([record for record, _ in aftermath.struck(cell)])["busy"]
-        return Entry(counted, cell, after=", ".join([*said, *(["busy"] if busy else [])]))
+        said += ["busy"] if brief.was_busy(cell) else []
+        return Entry(counted, cell, after=", ".join(said))
 
     asks = STRIKES[fault] if retries == "equal" else f"as shipped, {STRIKES[fault]}"
     return Criterion(FAILURE, asks, read, fault, retries)
