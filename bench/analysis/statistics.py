@@ -1,6 +1,7 @@
 """Medians, intervals and tests, each with what it needs and what it attains; no number without its n.
 
-Resampling uses a fixed seed: the same samples give the same answer on every machine.
+Where an answer rests on resampling, every resample is counted or the seed is fixed: the same samples give the same
+answer on every machine.
 """
 
 import statistics
@@ -12,7 +13,7 @@ from math import comb, isnan
 from typing import Any
 
 import numpy as np
-import scipy  # `scipy.stats` loads when it is first used, which `bench --help` does not wait for
+import scipy  # its `special` loads when first used, which `bench --help` does not wait for; `stats` takes a second more
 
 SEED = 20_260_101
 LEVEL = 0.95
@@ -20,12 +21,8 @@ RESAMPLES = 9_999
 CURVE_RESAMPLES = 999
 MANY_PAIRS, FEWEST_RESAMPLES = 2_000, 99
 """A line's bootstrap draws less often, to the second at least, where there are more pairs of runs than the first."""
-DRAWN_TO = 50
-"""Samples up to which a bootstrap draws: of more, the distribution that drawing would approach is computed."""
-EXACT_LIMIT = 20_000
-"""A permutation test over at most this many arrangements looks at all of them."""
-NORMAL_FROM = 10_000
-"""Pairs of runs above which the rank sum's null distribution is taken for a normal one."""
+EXACT_LIMIT = 2_000
+"""The rank sum's null distribution is counted up to this size, that of 31 against 31 runs; a normal one above."""
 P95_FROM = 72
 """Fewest samples of which the 95th percentile has a distribution-free 95 % interval (0.95^72 < 0.025)."""
 
@@ -111,9 +108,9 @@ class Judged:
         return "no difference seen"
 
 
-def p_by(n: int, m: int, exact: bool) -> str:
-    """How `difference` gets p from samples of these sizes, in words."""
-    return "exact" if exact else "Monte Carlo" if n * m <= NORMAL_FROM else "normal approximation"
+def p_by(exact: bool) -> str:
+    """How `difference` got p, in words."""
+    return "exact" if exact else "normal approximation"
 
 
 def median(samples: Sequence[float]) -> float:
@@ -171,62 +168,58 @@ def bootstrap_interval(
 ) -> Interval | None:
     """A bootstrap interval of the median. None for fewer than two samples, or two blocks.
 
-    BCa (Efron 1987) over samples; where BCa is not defined (all alike, or a degenerate jackknife), over
-    `blocks` (each sample's block; whole blocks are drawn), and for more than DRAWN_TO samples, the percentile
-    method. Its coverage is nominal only for large n: the order-statistic interval is the one to rely on for few
-    samples.
+    BCa (Efron 1987) over samples, with nothing drawn: it takes the distribution over all n^n resamples, which drawing
+    more and more of them approaches. Where BCa is not defined (all alike, or a degenerate jackknife), the percentile
+    method over the same; over `blocks` (each sample's block), the percentile method over whole blocks drawn. Its
+    coverage is nominal only for large n: the order-statistic interval is the one to rely on for few samples.
     """
     data = _checked(samples)
     if blocks is not None:
         return _block_interval(data, blocks, level, seed)
     if len(data) < 2:
         return None
-    if np.all(data == data[0]):
-        return Interval(float(data[0]), float(data[0]), level, "bootstrap (all samples alike)")
-    if len(data) > DRAWN_TO:
-        low, high = _every_resample(np.sort(data), level)
-        return Interval(low, high, level, "percentile bootstrap, all resamples")
-    rng = np.random.default_rng(seed)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found = _bootstrap(data, level, "BCa", rng)
-        method = "BCa bootstrap"
-        if isnan(found[0]) or isnan(found[1]):
-            found = _bootstrap(data, level, "percentile", np.random.default_rng(seed))
-            method = "percentile bootstrap"
-    return Interval(found[0], found[1], level, method)
-
-
-def _bootstrap(
-    data: np.ndarray[tuple[int], np.dtype[np.float64]], level: float, method: str, rng: np.random.Generator
-) -> tuple[float, float]:
-    import warnings
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # scipy warns that BCa is undefined, and answers NaN: handled above
-        interval = scipy.stats.bootstrap(
-            (data,),
-            np.median,
-            confidence_level=level,
-            n_resamples=RESAMPLES,
-            method=method,
-            vectorized=True,
-            batch=1000,
-            rng=rng,
-        ).confidence_interval
-    return float(interval.low), float(interval.high)
-
-
-def _every_resample(
-    ordered: np.ndarray[tuple[int], np.dtype[np.float64]], level: float
-) -> tuple[float, float]:
-    """Quantiles of the median over all n^n resamples, which is what drawing more and more of them comes to."""
+    ordered = np.sort(data)
+    if ordered[0] == ordered[-1]:
+        return Interval(float(ordered[0]), float(ordered[0]), level, "bootstrap (all samples alike)")
     low, high, weight = _median_ranks(len(ordered))
     medians = (ordered[low] + ordered[high]) / 2
     order = np.argsort(medians, kind="stable")
-    reached = np.cumsum(weight[order])
-    tail = (1 - level) / 2
-    at = np.searchsorted(reached, [tail * reached[-1], (1 - tail) * reached[-1]])
-    return float(medians[order[at[0]]]), float(medians[order[at[1]]])
+    medians, reached = medians[order], np.cumsum(weight[order])
+    reached /= reached[-1]
+    tails = _bca_tails(ordered, medians, reached, level)
+    method = "BCa bootstrap, all resamples"
+    if tails is None:
+        tails, method = ((1 - level) / 2, (1 + level) / 2), "percentile bootstrap, all resamples"
+    at = np.minimum(np.searchsorted(reached, tails), len(reached) - 1)
+    return Interval(float(medians[at[0]]), float(medians[at[1]]), level, method)
+
+
+def _bca_tails(
+    ordered: np.ndarray[Any, Any], medians: np.ndarray[Any, Any], reached: np.ndarray[Any, Any], level: float
+) -> tuple[float, float] | None:
+    """Which quantiles of the resampled medians bound a BCa interval; None where it is not defined.
+
+    Efron & Tibshirani, *An Introduction to the Bootstrap*, (14.10), (14.14), (14.15); `reached` is the distribution of
+    `medians`, half of whose weight at the median itself counts as below, as scipy has it.
+    """
+    n = len(ordered)
+    middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+    below, up_to = (
+        float(reached[at - 1]) if at else 0.0
+        for at in (np.searchsorted(medians, middle, side) for side in ("left", "right"))
+    )
+    bias = float(scipy.special.ndtri((below + up_to) / 2))
+    left_out = np.median([np.delete(ordered, i) for i in range(n)], axis=1)
+    away = left_out.mean() - left_out
+    spread = float((away**2).sum())
+    if spread == 0 or not np.isfinite(bias):
+        return None
+    acceleration = float((away**3).sum()) / (6 * spread**1.5)
+    reach = (float(scipy.special.ndtri((1 - level) / 2)), float(scipy.special.ndtri((1 + level) / 2)))
+    low, high = (
+        float(scipy.special.ndtr(bias + (bias + z) / (1 - acceleration * (bias + z)))) for z in reach
+    )
+    return low, high
 
 
 @lru_cache(maxsize=64)
@@ -240,7 +233,7 @@ def _median_ranks(n: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], n
     """
     h = (n + 1) // 2
     share = np.arange(n + 1) / n
-    lower = np.diff(scipy.stats.binom.sf(h - 1, n, share))
+    lower = np.diff(scipy.special.bdtrc(h - 1, n, share))
     if n % 2:
         (kept,) = np.nonzero(lower > 1e-9)
         return kept, kept, lower[kept]
@@ -297,24 +290,22 @@ def _gaps(
     return np.sort((b[:, None] - a[None, :]).ravel())
 
 
-def difference(first: Sequence[float], second: Sequence[float], seed: int = SEED) -> Difference:
+def difference(first: Sequence[float], second: Sequence[float]) -> Difference:
     """Whether and by how much the second sample is larger than the first.
 
-    A two-sided permutation test of the rank sum (ties shared), which is that of Cliff's delta: exact over
-    all arrangements up to EXACT_LIMIT, else Monte Carlo with (b + 1) / (m + 1) (Phipson & Smyth 2010), and by
-    the normal approximation with tie correction above NORMAL_FROM pairs. The interval of the shift inverts the
-    same test (Hollander & Wolfe, *Nonparametric Statistical Methods*, §4.3).
+    A two-sided permutation test of the rank sum (ties shared), which is that of Cliff's delta: exact over all
+    arrangements (Streitberg & Röhmel 1986, Stat. Softw. Newsl. 12), and above EXACT_LIMIT by the normal approximation
+    with corrections for ties and continuity. The interval of the shift inverts the same test (Hollander & Wolfe,
+    *Nonparametric Statistical Methods*, §4.3).
     """
     a, b = _checked(first), _checked(second)
     n, m = len(a), len(b)
     gaps = _gaps(a, b)
-    exact = comb(n + m, n) <= EXACT_LIMIT
-    if n * m > NORMAL_FROM:
-        p, smallest = _normal_p(a, b)
-    else:
-        p, smallest = _permutation_p(scipy.stats.rankdata(np.concatenate([a, b])), n, exact, seed)
+    exact = _is_counted(n, m)
+    values, ranks = _doubled_ranks(np.concatenate([a, b]))
+    p, smallest = (_exact_p if exact else _normal_p)(ranks, n)
     possible = smallest <= 1 - LEVEL
-    alike = " with values alike" if len(np.unique(np.concatenate([a, b]))) < n + m else ""
+    alike = " with values alike" if values < n + m else ""
     return Difference(
         n=(n, m),
         shift=float(np.median(gaps)),
@@ -343,54 +334,59 @@ def paired_difference(pairs: Sequence[tuple[float, float]]) -> Difference:
         shift=median(gaps.tolist()),
         shift_interval=order_interval(gaps.tolist()),
         delta=(larger - smaller) / n,
-        p=float(scipy.stats.binomtest(larger, told).pvalue) if possible else None,
+        p=min(1.0, 2 * float(scipy.special.bdtr(min(larger, smaller), told, 0.5))) if possible else None,
         exact=True,
         smallest_p=smallest,
         note="" if possible else f"n={told} in pairs: too few, no p below {smallest:.2g} is possible",
     )
 
 
-def _normal_p(
-    a: np.ndarray[tuple[int], np.dtype[np.float64]], b: np.ndarray[tuple[int], np.dtype[np.float64]]
-) -> tuple[float, float]:
-    """By the normal approximation; and the smallest that the same values could have given."""
-    ordered = np.sort(np.concatenate([a, b]))
-    if ordered[0] == ordered[-1]:
+def _is_counted(n: int, m: int) -> bool:
+    """Whether the null distribution for samples of these sizes is counted: work grows with the square of this."""
+    return (n + m) * min(n, m) <= EXACT_LIMIT
+
+
+def _doubled_ranks(values: np.ndarray[Any, Any]) -> tuple[int, np.ndarray[Any, np.dtype[np.int64]]]:
+    """How many different values there are, and twice each one's rank, ties sharing theirs: whole numbers."""
+    _, which, times = np.unique(values, return_inverse=True, return_counts=True)
+    return len(times), (2 * np.cumsum(times) - times + 1)[which]
+
+
+def _exact_p(ranks: np.ndarray[Any, np.dtype[np.int64]], n: int) -> tuple[float, float]:
+    """Of the first n against the rest, over all arrangements; and the smallest that the same ranks could give."""
+    if 2 * n > len(ranks):  # the others' sum says the same
+        ranks, n = ranks[::-1], len(ranks) - n
+    ordered = np.sort(ranks)
+    lowest, highest = int(ordered[:n].sum()), int(ordered[len(ranks) - n :].sum())
+    # ways[k, s]: how many of the ranks looked at so far, taken k at a time, have the sum s.
+    ways = np.zeros((n + 1, highest + 1))
+    ways[0, 0] = 1
+    for rank in ordered:
+        ways[1:, rank:] += ways[:-1, : highest + 1 - rank]
+    counted = ways[n] / ways[n].sum()
+
+    def two_sided(observed: int) -> float:
+        return min(1.0, 2 * float(min(counted[: observed + 1].sum(), counted[observed:].sum())))
+
+    return two_sided(int(ranks[:n].sum())), min(two_sided(lowest), two_sided(highest))
+
+
+def _normal_p(ranks: np.ndarray[Any, np.dtype[np.int64]], n: int) -> tuple[float, float]:
+    """As `_exact_p`, by the normal approximation."""
+    total, m = len(ranks), len(ranks) - n
+    _, times = np.unique(ranks, return_counts=True)
+    ties = float((times.astype(float) ** 3 - times).sum()) / (total * (total - 1))
+    spread = (n * m / 12 * (total + 1 - ties)) ** 0.5
+    if spread == 0:
         return 1.0, 1.0
-    n, m = len(a), len(b)
-    apart = ((ordered[:n], ordered[n:]), (ordered[m:], ordered[:m]))
-    p, *ends = (
-        float(scipy.stats.mannwhitneyu(x, y, method="asymptotic").pvalue) for x, y in ((a, b), *apart)
-    )
-    return p, min(ends)
 
-
-def _permutation_p(
-    ranks: np.ndarray[tuple[int], np.dtype[np.float64]], n: int, exact: bool, seed: int
-) -> tuple[float, float]:
-    """As `scipy.stats.permutation_test` has it, and the smallest that the same ranks could have given.
-
-    Sums of ranks are halves of integers: no rounding, no tolerance.
-    """
-    sums = ranks[_arrangements(n, len(ranks) - n, exact, seed)].sum(axis=1)
-    added = 0 if exact else 1  # the arrangement that was observed
-
-    def two_sided(observed: float) -> float:
-        fewer = int(min(np.count_nonzero(sums <= observed), np.count_nonzero(sums >= observed)))
-        return min(1.0, 2 * ((fewer + added) / (len(sums) + added)))
+    def two_sided(doubled_sum: int) -> float:
+        away = abs(doubled_sum / 2 - n * (total + 1) / 2)
+        return min(1.0, 2 * float(scipy.special.ndtr((0.5 - away) / spread)))
 
     ordered = np.sort(ranks)
-    ends = two_sided(ordered[:n].sum()), two_sided(ordered[len(ranks) - n :].sum())
-    return two_sided(ranks[:n].sum()), min(ends)
-
-
-@lru_cache(maxsize=16)
-def _arrangements(n: int, m: int, exact: bool, seed: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """Which n of n + m make the first sample: every way, or RESAMPLES ways drawn."""
-    if exact:
-        return np.array(list(combinations(range(n + m), n)))
-    rng = np.random.default_rng(seed)
-    return rng.permuted(np.tile(np.arange(n + m), (RESAMPLES, 1)), axis=1)[:, :n]
+    ends = two_sided(int(ordered[:n].sum())), two_sided(int(ordered[m:].sum()))
+    return two_sided(int(ranks[:n].sum())), min(ends)
 
 
 def _shift_interval(
@@ -407,10 +403,10 @@ def _shift_interval(
 def _shift_rank(n: int, m: int, level: float) -> tuple[int, float]:
     """Which of the ordered differences, from either end, bounds the shift, and with what level."""
     tail = (1 - level) / 2
-    if n * m > NORMAL_FROM:
+    if not _is_counted(n, m):
         middle, spread = n * m / 2, (n * m * (n + m + 1) / 12) ** 0.5
-        c = max(1, int(middle - float(scipy.stats.norm.isf(tail)) * spread))
-        return c, 1 - 2 * float(scipy.stats.norm.cdf((c - 0.5 - middle) / spread))
+        c = max(1, int(middle + float(scipy.special.ndtri(tail)) * spread))
+        return c, 1 - 2 * float(scipy.special.ndtr((c - 0.5 - middle) / spread))
     counts = _mann_whitney(n, m)
     total, below, c = comb(n + m, n), 0, 0
     # Integers: at these sizes floats would lose the tails.
@@ -473,8 +469,10 @@ def proportion(successes: int, n: int, level: float = LEVEL) -> Estimate:
     """A count out of n with its exact binomial interval (Clopper & Pearson 1934)."""
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"{successes} of {n}")
-    found = scipy.stats.binomtest(successes, n).proportion_ci(confidence_level=level, method="exact")
-    return Estimate(successes / n, n, Interval(float(found.low), float(found.high), level, "Clopper–Pearson"))
+    tail = (1 - level) / 2
+    low = float(scipy.special.betaincinv(successes, n - successes + 1, tail)) if successes else 0.0
+    high = float(scipy.special.betaincinv(successes + 1, n - successes, 1 - tail)) if successes < n else 1.0
+    return Estimate(successes / n, n, Interval(low, high, level, "Clopper–Pearson"))
 
 
 def paired_ratio(pairs: Sequence[tuple[float, float]], level: float = LEVEL) -> Estimate:
@@ -517,7 +515,7 @@ def cost_curve(points: Sequence[tuple[int, float]], level: float = LEVEL, seed: 
     }
     if len(groups) < 2:
         raise ValueError("a line needs two lengths")
-    fixed, marginal = _theil_sen(groups)
+    (fixed,), (marginal,) = _theil_sen({length: values[None, :] for length, values in groups.items()})
     low_high: tuple[Interval | None, Interval | None] = (None, None)
     note = ""
     fewest = min(len(values) for values in groups.values())
@@ -527,15 +525,15 @@ def cost_curve(points: Sequence[tuple[int, float]], level: float = LEVEL, seed: 
         rng = np.random.default_rng(seed)
         pairs = sum(len(groups[a]) * len(groups[b]) for a, b in combinations(groups, 2))
         resamples = min(CURVE_RESAMPLES, max(FEWEST_RESAMPLES, CURVE_RESAMPLES * MANY_PAIRS // pairs))
-        drawn = np.array(
-            [
-                _theil_sen({length: rng.choice(values, len(values)) for length, values in groups.items()})
-                for _ in range(resamples)
-            ]
+        drawn = _theil_sen(
+            {
+                length: values[rng.integers(0, len(values), (resamples, len(values)))]
+                for length, values in groups.items()
+            }
         )
-        reach = (fewest / (fewest - 1)) ** 0.5 * scipy.stats.t.ppf((1 + level) / 2, fewest - 1)
-        tail = float(scipy.stats.norm.sf(reach))
-        bounds = np.quantile(drawn, [tail, 1 - tail], axis=0)
+        reach = (fewest / (fewest - 1)) ** 0.5 * float(scipy.special.stdtrit(fewest - 1, (1 + level) / 2))
+        tail = float(scipy.special.ndtr(-reach))
+        bounds = np.quantile(drawn, [tail, 1 - tail], axis=1)
         method = "expanded percentile bootstrap within lengths"
         if resamples < CURVE_RESAMPLES:
             method += f", {resamples} resamples"
@@ -544,21 +542,23 @@ def cost_curve(points: Sequence[tuple[int, float]], level: float = LEVEL, seed: 
             Interval(float(bounds[0][1]), float(bounds[1][1]), level, method),
         )
     return CostCurve(
-        Estimate(fixed, len(points), low_high[0], note),
-        Estimate(marginal, len(points), low_high[1], note),
+        Estimate(float(fixed), len(points), low_high[0], note),
+        Estimate(float(marginal), len(points), low_high[1], note),
         tuple((length, len(values)) for length, values in groups.items()),
     )
 
 
-def _theil_sen(groups: Mapping[int, np.ndarray[Any, np.dtype[np.float64]]]) -> tuple[float, float]:
-    """Intercept and slope."""
+def _theil_sen(
+    groups: Mapping[int, np.ndarray[Any, np.dtype[np.float64]]],
+) -> tuple[np.ndarray[Any, np.dtype[np.float64]], np.ndarray[Any, np.dtype[np.float64]]]:
+    """Intercepts and slopes, one for each row: `groups` has the rows' values (rows, runs) of each length."""
     slopes = [
-        (groups[b][None, :] - groups[a][:, None]).ravel() / (b - a)
+        (groups[b][:, None, :] - groups[a][:, :, None]).reshape(len(groups[a]), -1) / (b - a)
         for a, b in combinations(sorted(groups), 2)
     ]
-    slope = float(np.median(np.concatenate(slopes)))
-    left = [values - slope * length for length, values in groups.items()]
-    return float(np.median(np.concatenate(left))), slope
+    slope = np.median(np.concatenate(slopes, axis=1), axis=1)
+    left = [values - slope[:, None] * length for length, values in groups.items()]
+    return np.median(np.concatenate(left, axis=1), axis=1), slope
 
 
 def outliers(samples: Sequence[float], limit: float = 3.5) -> list[int]:

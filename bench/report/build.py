@@ -86,14 +86,14 @@ def build(
         own=harness.shown,
         overview=overview.markdown,
         rows=listing.link,
-        p_by=lambda found: p_by(found["n"][0], found["n"][1], found["exact"]),
+        p_by=lambda found: p_by(found["exact"]),
     )
     text = environment.get_template("report.md.j2").render(**content)
     pictures = _pictures(found)
     files: dict[str, Iterable[bytes]] = {
         "report.md": [text.encode()],
         "report.html": [page(text, content, pictures).encode()],
-        "report.json": [(json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()],
+        "report.json": [_by_line(content).encode()],
         "tables.md": [brief.text(found, verdicts).encode()],
         listing.FILE: [listing.text(found, located(found)).encode()],
         RAW: (lines or _canonical)(ordered),
@@ -108,6 +108,19 @@ def build(
             "give another folder: bench report --out DIR",
             "all stored results",
         ) from error
+
+
+def _by_line(content: Mapping[str, Any]) -> str:
+    """JSON with a line for each value and for each entry of a list: Python's fast encoder makes none itself."""
+
+    def said(value: Any) -> str:
+        return json.dumps(value, sort_keys=True, ensure_ascii=False)
+
+    def shown(value: Any) -> str:
+        rows = ",\n ".join(map(said, value)) if isinstance(value, list) else ""
+        return f"[\n {rows}\n]" if rows else said(value)
+
+    return "{\n" + ",\n".join(f"{said(name)}: {shown(content[name])}" for name in sorted(content)) + "\n}\n"
 
 
 def _estimate_text(value: dict[str, Any] | None, unit: str = " s") -> str:
