@@ -159,9 +159,9 @@ def run(
     fault: Annotated[
         list[str] | None,
         typer.Option(
-            help="What goes wrong on purpose: exception, sigkill, pod-deleted, promote-killed, promote-killed-naive, "
-            "servers-deleted, database-crashed or all; the workload is then a single step, with those of promote a "
-            "pipeline.",
+            help="What goes wrong on purpose: exception, sigkill, oom, pod-deleted, promote-killed, "
+            "promote-killed-naive, servers-deleted, database-crashed or all; the workload is then a single "
+            "step, with those of promote a pipeline.",
             autocompletion=completion.faults,
         ),
     ] = None,

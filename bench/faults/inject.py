@@ -67,6 +67,12 @@ FAULTS = {
         Fault("exception", "a step raises, once", "exception"),
         Fault("sigkill", "a step's process is killed with SIGKILL, once", "sigkill"),
         Fault(
+            "oom",
+            "a step takes all the memory that its container may have, and the kernel kills it, once",
+            "oom",
+            (Target.KIND, Target.K8S),  # elsewhere nothing limits a step's memory
+        ),
+        Fault(
             "pod-deleted",
             f"the pod of a step that works {WORK_SECONDS} s is deleted without grace, once",
             None,

@@ -35,6 +35,7 @@ STEP_IS = {
 STRIKES = {
     "exception": "raises",
     "sigkill": "is killed",
+    "oom": "runs out of memory",
     "pod-deleted": f"loses its pod ({WORK_SECONDS} s of work)",
     "promote-killed": "is killed between its two writes (safe order)",
     "promote-killed-naive": "is killed between its two writes (naive order)",

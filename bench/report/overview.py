@@ -63,6 +63,7 @@ NOTES = (
 STRIKES = {
     "exception": "a step raises",
     "sigkill": "a step's process is killed",
+    "oom": "a step runs out of memory",
     "pod-deleted": "a step's pod is deleted",
     "promote-killed": "`promote` is killed between its writes: intent, service, registry",
     "promote-killed-naive": "`promote` is killed between its writes: registry, service",

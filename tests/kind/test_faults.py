@@ -41,16 +41,17 @@ def test_controller_killed_between_steps(argo: Bench) -> None:
 
 @pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize(
-    ("words", "recovered", "finishes", "left"),
+    ("words", "recovered", "attempts", "finishes", "left"),
     [
-        ("--fault servers-deleted", True, 1, ""),
-        ("--fault promote-killed-naive --retries shipped", False, 0, "registry changed, service not"),
+        ("--fault servers-deleted", True, 1, 1, ""),
+        ("--fault oom", True, 2, 1, ""),
+        ("--fault promote-killed-naive --retries shipped", False, 1, 0, "registry changed, service not"),
     ],
 )
 def test_what_bench_run_records_of_a_fault(
-    words: str, recovered: bool, finishes: int, left: str, argo: Bench, tmp_path: Path
+    words: str, recovered: bool, attempts: int, finishes: int, left: str, argo: Bench, tmp_path: Path
 ) -> None:
-    """The controller killed during a step; a promotion cut short that nobody tries again."""
+    """The controller killed during a step; a step out of memory; a promotion cut short that nobody tries again."""
     asked = ["run", "-o", "argo", "-c", "tuned", *words.split(), "--n", "1", "--jitter", "0"]
     done = subprocess.run(
         [*BENCH, *asked, "--results", str(tmp_path)], capture_output=True, text=True, timeout=900
@@ -59,7 +60,12 @@ def test_what_bench_run_records_of_a_fault(
     (record,) = Store(tmp_path).records()
     found = aftermath(record)
     assert found is not None, record.reason
-    assert (found.recovered, found.attempts, found.finishes, found.left) == (recovered, 1, finishes, left)
+    assert (found.recovered, found.attempts, found.finishes, found.left) == (
+        recovered,
+        attempts,
+        finishes,
+        left,
+    )
 
 
 @pytest.mark.usefixtures("alone")

@@ -416,18 +416,19 @@ def test_all_faults_are_those_of_the_target_and_floors_stay_out() -> None:
     assert [each.fault for each in kind] == [
         "exception",
         "sigkill",
+        "oom",
         "pod-deleted",
         "servers-deleted",
         "database-crashed",
     ]
-    assert len({each.key for each in kind}) == 5
+    assert len({each.key for each in kind}) == 6
     whole = scenarios(options(faults=("all",), workloads=("pipeline",)), Target.LOCAL)
     assert [each.fault for each in whole][2:] == ["promote-killed", "promote-killed-naive"]
 
 
 def test_a_control_has_no_servers_to_lose() -> None:
     struck = scenarios(options(orchestrators=("pods",), faults=("all",)), Target.KIND)
-    assert [each.fault for each in struck] == ["exception", "sigkill", "pod-deleted"]
+    assert [each.fault for each in struck] == ["exception", "sigkill", "oom", "pod-deleted"]
 
 
 def test_the_work_of_a_fault_is_the_shortest_that_has_its_step() -> None:
@@ -438,7 +439,7 @@ def test_the_work_of_a_fault_is_the_shortest_that_has_its_step() -> None:
 @pytest.mark.parametrize(
     ("fields", "says"),
     [
-        ({"faults": ("meteor",)}, "one of: all, exception, sigkill, pod-deleted, promote-killed"),
+        ({"faults": ("meteor",)}, "one of: all, exception, sigkill, oom, pod-deleted, promote-killed"),
         ({"faults": ("promote-killed",)}, "--workload pipeline"),
         ({"faults": ("servers-deleted",)}, "--target kind"),
         ({"faults": ("pod-deleted",)}, "--target kind"),
