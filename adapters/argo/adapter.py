@@ -52,8 +52,10 @@ OWN_NAMESPACE = "argo"
 LEASE = "workflow-controller"
 SOONEST_SECONDS = 5
 """A schedule must reach the controller's watch before it is due."""
-READ_SECONDS = 30.0
+READ_SECONDS = 120.0
 """Longest time until the controller has read a new template."""
+ANSWER_SECONDS = 20.0
+"""Longest wait for one Workflow that asks whether it has."""
 TERMINAL = {"Succeeded": Status.SUCCEEDED, "Failed": Status.FAILED, "Error": Status.FAILED}
 MADE_FOR_RUNS = ("cronworkflows", "workflows", "workflowtemplates")
 """What runs leave in the pipeline's namespace; schedules first, so that none starts another run."""
@@ -233,27 +235,33 @@ class ArgoDriver:
         """Wait until the controller has read a template that has just been made or has now this image.
 
         Its copy of the templates is a moment behind, and a Workflow that comes before ends as an error. A suspended
-        Workflow, which has no pods, finds out. Raises `BenchError` where the controller does not come to it.
+        Workflow, which has no pods, finds out; each that asks has a name of its own, since the controller remembers
+        the names of those that ended. Raises `BenchError` where the controller does not come to it.
         """
         listing = self.kube.custom.list_namespaced_custom_object
         asks = m.Workflow(
             api_version=f"{GROUP}/{VERSION}",
             kind="Workflow",
-            metadata=m.ObjectMeta(name=f"{template}-is-read", namespace=PIPELINE_NAMESPACE),
-            spec=m.WorkflowSpec(workflow_template_ref=m.WorkflowTemplateRef(name=template), suspend=True),
+            metadata=m.ObjectMeta(generate_name=f"{template}-is-read-", namespace=PIPELINE_NAMESPACE),
+            spec=m.WorkflowSpec(
+                workflow_template_ref=m.WorkflowTemplateRef(name=template),
+                suspend=True,
+                active_deadline_seconds=int(READ_SECONDS),
+                ttl_strategy=m.TTLStrategy(seconds_after_completion=int(READ_SECONDS)),
+            ),
         )
         document = json.loads(asks.model_dump_json(by_alias=True, exclude_none=True))
         end = time.monotonic() + READ_SECONDS
         while (left := end - time.monotonic()) > 0:
-            self._deleted("workflows", asks.metadata.name)
             with explained(f"asking whether the controller has read {template}"):
-                self.kube.custom.create_namespaced_custom_object(**WORKFLOWS, body=document)
+                made = self.kube.custom.create_namespaced_custom_object(**WORKFLOWS, body=document)
+                name = made["metadata"]["name"]
                 status: Mapping[str, Any] = {}
-                for _, found in self.kube.follow(listing, asks.metadata.name, left, **WORKFLOWS):
+                for _, found in self.kube.follow(listing, name, min(left, ANSWER_SECONDS), **WORKFLOWS):
                     status = found.get("status", {})
                     if status.get("phase"):
                         break
-            self._deleted("workflows", asks.metadata.name)
+                self._deleted("workflows", name)
             if image in json.dumps(status.get("storedWorkflowTemplateSpec")):
                 return
         raise BenchError(
