@@ -80,7 +80,7 @@ def test_struck_runs_count_where_they_failed_too_and_asked_ones_under_lineage() 
         strike=Strike(at_ns=EPOCH, target="pod x"), status="failed", reason="gone"
     )
     found = table([asked(0, complete()), struck])
-    assert text(found, "argo", "faults, equal retries") == "— · — · 1 · — · — · — · —"
+    assert text(found, "argo", "faults, equal retries") == "— · — · — · 1 · — · — · — · —"
     assert text(found, "argo", "faults, retries as shipped") == "—"
     assert text(found, "argo", "lineage") == "1"
 
