@@ -22,6 +22,7 @@ from bench.commands import cluster as cluster_cli
 from bench.commands import completion, doctor
 from bench.commands import results as results_cli
 from bench.errors import BadInput, run_cli
+from bench.faults.inject import FAULTS
 from bench.results.records import RetryPolicy, Trigger
 from bench.results.store import PUBLISHED, no_collection
 
@@ -159,9 +160,8 @@ def run(
     fault: Annotated[
         list[str] | None,
         typer.Option(
-            help="What goes wrong on purpose: exception, sigkill, oom, pod-deleted, promote-killed, "
-            "promote-killed-naive, servers-deleted, database-crashed or all; the workload is then a single "
-            "step, with those of promote a pipeline.",
+            help=f"What goes wrong on purpose: {', '.join(FAULTS)} or all; the workload is then a single step, with "
+            "those of promote a pipeline.",
             autocompletion=completion.faults,
         ),
     ] = None,

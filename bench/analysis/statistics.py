@@ -5,7 +5,7 @@ answer on every machine.
 """
 
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from itertools import combinations
@@ -202,14 +202,19 @@ def _bca_tails(
     Efron & Tibshirani, *An Introduction to the Bootstrap*, (14.10), (14.14), (14.15); `reached` is the distribution of
     `medians`, half of whose weight at the median itself counts as below, as scipy has it.
     """
-    n = len(ordered)
-    middle = (ordered[(n - 1) // 2] + ordered[n // 2]) / 2
+    n, half = len(ordered), len(ordered) // 2
+    middle = (ordered[(n - 1) // 2] + ordered[half]) / 2
     below, up_to = (
         float(reached[at - 1]) if at else 0.0
         for at in (np.searchsorted(medians, middle, side) for side in ("left", "right"))
     )
     bias = float(scipy.special.ndtri((below + up_to) / 2))
-    left_out = np.median([np.delete(ordered, i) for i in range(n)], axis=1)
+    # The median without one sample: without any below the middle, without the middle itself, without any above it.
+    if n % 2:
+        a, b, c = ordered[half - 1 : half + 2]
+        left_out = np.repeat([(b + c) / 2, (a + c) / 2, (a + b) / 2], [half, 1, half])
+    else:
+        left_out = np.repeat([ordered[half], ordered[half - 1]], half)
     away = left_out.mean() - left_out
     spread = float((away**2).sum())
     if spread == 0 or not np.isfinite(bias):
@@ -238,10 +243,11 @@ def _median_ranks(n: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], n
         (kept,) = np.nonzero(lower > 1e-9)
         return kept, kept, lower[kept]
     ways = scipy.special.gammaln(n + 1) - 2 * scipy.special.gammaln(h + 1)
-    with np.errstate(divide="ignore"):
+    # Far from the middle, at ranks that are not kept, these are too large for a float where n is.
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
         largest = np.diff(np.exp(ways / 2 + h * np.log(share)))
         above = np.exp(ways / 2 + h * np.log(1 - share))
-    smallest = -np.diff(above)
+        smallest = -np.diff(above)
     kept = np.flatnonzero((lower > 1e-9) | (lower[::-1] > 1e-9))
     i, j = np.meshgrid(kept, kept, indexing="ij")
     same = lower[kept] - largest[kept] * above[kept + 1]
@@ -301,9 +307,8 @@ def difference(first: Sequence[float], second: Sequence[float]) -> Difference:
     a, b = _checked(first), _checked(second)
     n, m = len(a), len(b)
     gaps = _gaps(a, b)
-    exact = _is_counted(n, m)
     values, ranks = _doubled_ranks(np.concatenate([a, b]))
-    p, smallest = (_exact_p if exact else _normal_p)(ranks, n)
+    p, smallest = _rank_sum_test(ranks, n)
     possible = smallest <= 1 - LEVEL
     alike = " with values alike" if values < n + m else ""
     return Difference(
@@ -312,7 +317,7 @@ def difference(first: Sequence[float], second: Sequence[float]) -> Difference:
         shift_interval=_shift_interval(gaps, n, m),
         delta=float(np.mean(np.sign(gaps))),
         p=p if possible else None,
-        exact=exact,
+        exact=_is_counted(n, m),
         smallest_p=smallest,
         note="" if possible else f"n={n} and {m}{alike} are too few: no p below {smallest:.2g} is possible",
     )
@@ -352,41 +357,42 @@ def _doubled_ranks(values: np.ndarray[Any, Any]) -> tuple[int, np.ndarray[Any, n
     return len(times), (2 * np.cumsum(times) - times + 1)[which]
 
 
-def _exact_p(ranks: np.ndarray[Any, np.dtype[np.int64]], n: int) -> tuple[float, float]:
-    """Of the first n against the rest, over all arrangements; and the smallest that the same ranks could give."""
+def _rank_sum_test(ranks: np.ndarray[Any, np.dtype[np.int64]], n: int) -> tuple[float, float]:
+    """p of the first n doubled ranks against the rest, and the smallest p that the same ranks could give."""
     if 2 * n > len(ranks):  # the others' sum says the same
         ranks, n = ranks[::-1], len(ranks) - n
     ordered = np.sort(ranks)
-    lowest, highest = int(ordered[:n].sum()), int(ordered[len(ranks) - n :].sum())
+    two_sided = (_counted if _is_counted(n, len(ranks) - n) else _normal)(ordered, n)
+    p, *ends = (two_sided(int(part.sum())) for part in (ranks[:n], ordered[:n], ordered[-n:]))
+    return p, min(ends)
+
+
+def _counted(ordered: np.ndarray[Any, np.dtype[np.int64]], n: int) -> Callable[[int], float]:
+    """The two-sided p of a sum of n of these doubled ranks: over all arrangements."""
+    highest = int(ordered[-n:].sum())
     # ways[k, s]: how many of the ranks looked at so far, taken k at a time, have the sum s.
     ways = np.zeros((n + 1, highest + 1))
     ways[0, 0] = 1
     for rank in ordered:
         ways[1:, rank:] += ways[:-1, : highest + 1 - rank]
-    counted = ways[n] / ways[n].sum()
+    share = ways[n] / ways[n].sum()
+    return lambda observed: min(1.0, 2 * float(min(share[: observed + 1].sum(), share[observed:].sum())))
+
+
+def _normal(ordered: np.ndarray[Any, np.dtype[np.int64]], n: int) -> Callable[[int], float]:
+    """As `_counted`, by the normal approximation."""
+    total = len(ordered)
+    _, times = np.unique(ordered, return_counts=True)
+    ties = float((times.astype(float) ** 3 - times).sum()) / (total * (total - 1))
+    spread = (n * (total - n) / 12 * (total + 1 - ties)) ** 0.5
+    if spread == 0:
+        return lambda _: 1.0
 
     def two_sided(observed: int) -> float:
-        return min(1.0, 2 * float(min(counted[: observed + 1].sum(), counted[observed:].sum())))
-
-    return two_sided(int(ranks[:n].sum())), min(two_sided(lowest), two_sided(highest))
-
-
-def _normal_p(ranks: np.ndarray[Any, np.dtype[np.int64]], n: int) -> tuple[float, float]:
-    """As `_exact_p`, by the normal approximation."""
-    total, m = len(ranks), len(ranks) - n
-    _, times = np.unique(ranks, return_counts=True)
-    ties = float((times.astype(float) ** 3 - times).sum()) / (total * (total - 1))
-    spread = (n * m / 12 * (total + 1 - ties)) ** 0.5
-    if spread == 0:
-        return 1.0, 1.0
-
-    def two_sided(doubled_sum: int) -> float:
-        away = abs(doubled_sum / 2 - n * (total + 1) / 2)
+        away = abs(observed / 2 - n * (total + 1) / 2)
         return min(1.0, 2 * float(scipy.special.ndtr((0.5 - away) / spread)))
 
-    ordered = np.sort(ranks)
-    ends = two_sided(int(ordered[:n].sum())), two_sided(int(ordered[m:].sum()))
-    return two_sided(int(ranks[:n].sum())), min(ends)
+    return two_sided
 
 
 def _shift_interval(

@@ -100,6 +100,16 @@ def test_bootstrap_where_bca_is_undefined_or_there_is_too_little() -> None:
     assert (mostly.low, mostly.high, mostly.method) == (1.0, 5.0, "percentile bootstrap, all resamples")
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("n", [10_000, 10_001])
+def test_a_bootstrap_of_ten_thousand_runs_says_what_the_order_statistics_say(n: int) -> None:
+    data = list(np.random.default_rng(n).lognormal(size=n))
+    found, other = bootstrap_interval(data), order_interval(data)
+    assert found is not None and other is not None
+    assert _median_ranks(n)[2].sum() == pytest.approx(1, abs=1e-5)
+    assert (found.low, found.high) == pytest.approx((other.low, other.high), rel=0.005)
+
+
 def test_all_resamples_of_five_are_those_counted_by_hand() -> None:
     """3,125 resamples of five samples, 1,296 of four: every one looked at."""
     for n in (4, 5):
