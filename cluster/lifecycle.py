@@ -42,16 +42,21 @@ class Status:
 
 
 def up(
-    images: ImagesMode = "auto", report: Report = silent, *, orchestrators: Iterable[str] = ()
+    images: ImagesMode = "auto",
+    report: Report = silent,
+    *,
+    orchestrators: Iterable[str] = (),
+    patience: float = 0.0,
 ) -> ClusterInfo:
     """A running cluster with the platform on it; stages whose inputs did not change are not run again.
 
     `orchestrators` (names in `pins.ORCHESTRATORS`) get their images built and loaded too; images that an earlier
-    call loaded stay as they are. Raises ClusterError with what happened, what is kept and what to type next.
+    call loaded stay as they are. Waits `patience` seconds for another process that changes the cluster. Raises
+    ClusterError with what happened, what is kept and what to type next.
     """
     wanted = known_orchestrators(orchestrators)
     where = paths()
-    with exclusive(where, "up"):
+    with exclusive(where, "up", patience):
         sweep(where)
         stages = Stages(where, report)
         try:

@@ -13,6 +13,7 @@ from xdist.scheduler import LoadScopeScheduling
 import cluster
 from adapters.base import BenchError, Target
 from adapters.targets import connect
+from cluster.state import LOCK_PATIENCE
 
 # What is measured here is thrown away: a run counts on a machine shared with others, however busy they are.
 os.environ["BENCH_MAX_STEAL"] = "99%"
@@ -116,9 +117,12 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def cluster_is_up(shared: Path) -> cluster.ClusterInfo:
-    """The real cluster, started if need be: cached stages make that a matter of seconds when it is up."""
+    """The real cluster, started if need be: cached stages make that a matter of seconds when it is up.
+
+    Another process of this test run may be making an orchestrator's images just then: this one waits.
+    """
     with one_at_a_time(shared / "cluster-up"):
-        return cluster.up()
+        return cluster.up(patience=LOCK_PATIENCE)
 
 
 def after_the_cluster(request: pytest.FixtureRequest) -> None:

@@ -10,10 +10,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from cluster import lifecycle
 from cluster.errors import ClusterError
 from cluster.stages import CommandFailed, Log, Progress, Stages, digest_files, lanes
 from cluster.state import Paths, exclusive, remove_tree, scratch, sweep, write_atomic
@@ -142,6 +144,33 @@ def test_two_runs_at_once_do_not_collide(where: Paths) -> None:
         pytest.fail("both held the lock")
     with exclusive(where, "up"):
         pass
+
+
+def test_up_waits_as_long_as_it_is_told_for_one_that_makes_images(
+    where: Paths, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lifecycle, "paths", lambda: where)
+    monkeypatch.setattr(lifecycle, "_up", lambda *_: "the cluster")
+    ending = threading.Event()
+
+    def makes_images() -> None:
+        with exclusive(where, "load"):
+            ending.wait(10)
+
+    with ThreadPoolExecutor() as pool:
+        other = pool.submit(makes_images)
+        while not (where.lock.exists() and where.lock.read_text()):
+            time.sleep(0.01)
+        try:
+            with pytest.raises(ClusterError, match="holds its lock"):
+                lifecycle.up()
+            waiting = pool.submit(lifecycle.up, patience=10.0)
+            time.sleep(0.3)
+            assert not waiting.done()
+        finally:
+            ending.set()
+        other.result()
+        assert waiting.result() == "the cluster"
 
 
 def test_a_failing_lane_ends_the_commands_of_the_other(where: Paths) -> None:
