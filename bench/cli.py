@@ -248,7 +248,10 @@ def run(
     ] = "equal",
     budget: Annotated[
         float | None,
-        typer.Option(min=0, help="Refuse a plan that takes more hours than this by earlier runs."),
+        typer.Option(
+            min=0,
+            help="Refuse a plan that takes more hours than this by earlier runs, and begin no run after them.",
+        ),
     ] = None,
     plan: Annotated[
         bool,

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -84,6 +85,12 @@ class Options:
     plan_only: bool = False
     precision: float | None = None
     """Of the median's interval, as a share of the median: a pilot says which `n` that takes."""
+    begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def budget_used_up(self) -> bool:
+        """Whether no further run may begin."""
+        return self.budget_hours is not None and time.monotonic() - self.begun > self.budget_hours * 3600
 
 
 def run(options: Options) -> None:
@@ -114,15 +121,15 @@ def run(options: Options) -> None:
             + f"; a run is void where others take over {plan.limits.max_steal:.0%} of CPU time"
             + (f"; goes on with the {len(missing)} that are missing" if resumed else "")
         )
-        medians = planning.medians_of([*store.records(), *published()])
-        expectation = planning.expected(plan, missing, medians)
+        earlier = planning.learned([*published(), *store.records()])
+        expectation = planning.expected(plan, missing, earlier)
         console.print(told(expectation))
         if options.plan_only:
             console.print(tables.plan_table(plan, missing))
             if options.as_json:
                 sys.stdout.write(plan.model_dump_json(indent=1) + "\n")
             return
-        console.print(tables.plan_summary(plan, missing, medians))
+        console.print(tables.plan_summary(plan, missing, earlier.makespans))
         within_budget(expectation, options.budget_hours)
         if target is Target.LOCAL:
             make_environments(wanted, console)
@@ -151,15 +158,19 @@ def published() -> list[RunRecord]:
 
 def told(expectation: Expectation) -> str:
     """How long it will take, in words."""
-    text = f"at least {numbers.duration(expectation.seconds)} by earlier runs, deployments not counted"
-    return text + (f"; {expectation.unknown} runs of unknown length" if expectation.unknown else "")
+    parts = [
+        f"{'about' if expectation.whole else 'at least'} {numbers.duration(expectation.seconds)} by earlier runs",
+        "" if expectation.deployments else "deployments never seen here are not counted",
+        f"{expectation.unknown} runs of unknown length" if expectation.unknown else "",
+    ]
+    return "; ".join(filter(None, parts))
 
 
 def within_budget(expectation: Expectation, hours: float | None) -> None:
     """Raises `BadInput` for a plan that takes longer than `hours`."""
     if hours is not None and expectation.seconds > hours * 3600:
         raise BadInput(
-            f"the plan takes at least {numbers.duration(expectation.seconds)}: more than the budget of {hours:g} h",
+            f"the plan takes {told(expectation)}: more than the budget of {hours:g} h",
             f"a smaller --n, fewer scenarios, or --budget {math.ceil(expectation.seconds / 360) / 10:g}",
             "the plan: the same command with a larger budget carries it out",
         )
@@ -369,11 +380,13 @@ def ask_pilot(
             console.print(f"pilot {plan.plan_id}: {len(missing)} runs, discarded afterwards")
             if options.plan_only:
                 raise BadInput("how many samples is not known before the pilot has run", "leave --plan out")
-            medians = planning.medians_of(published())
-            within_budget(planning.expected(plan, missing, medians), options.budget_hours)
+            earlier = planning.learned(published())
+            within_budget(planning.expected(plan, missing, earlier), options.budget_hours)
             if target is Target.LOCAL:
                 make_environments(wanted, console)
             _execute(options, store, target, plan, console)
+            if options.budget_used_up and planning.lacks_samples(plan, store):
+                raise BadInput("the pilot has not ended", "the same command: it goes on", "the pilot's runs")
         runs = [record for record in store.records() if record.sample.plan_id == plan.plan_id]
     n, key = pilot.samples_for(pilot.by_scenario(runs), precision)
     console.print(f"n = {n}: what {key} takes for {precision:.3g} of its median to either side")
@@ -398,6 +411,7 @@ def _plan(
 
 
 def _execute(options: Options, store: Store, target: Target, plan: Plan, console: Console) -> list[RunRecord]:
+    """Carry out what the plan lacks: all of it, or what begins before the budget is used up."""
     records: list[RunRecord] = []
     errors = Console(stderr=True, highlight=False, soft_wrap=True)
     columns = (
@@ -437,7 +451,15 @@ def _execute(options: Options, store: Store, target: Target, plan: Plan, console
         )
         try:
             runner.clean()
-            records.extend(runner.run(plan))
+            for record in runner.run(plan):
+                records.append(record)
+                left = len(list(planning.missing(plan, store)))
+                if left and options.budget_used_up:
+                    errors.print(
+                        f"the budget of {options.budget_hours:g} h is used up: {len(plan.slots) - left} of "
+                        f"{len(plan.slots)} samples are stored; the same command goes on with the rest"
+                    )
+                    break
         except Unsupported as gap:
             raise BadInput(gap.message, gap.remedy) from gap
         except KeyboardInterrupt:

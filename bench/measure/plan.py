@@ -7,13 +7,14 @@ import random
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from pydantic import ConfigDict, ValidationError
 
 from adapters.base import Frozen
 from bench.analysis.statistics import median
-from bench.results.records import RunRecord, Sample, Scenario
+from bench.results.records import ClientClock, RunRecord, Sample, Scenario
 from bench.results.store import Store
 
 PLANS = "plans"
@@ -82,16 +83,34 @@ class Plan(Frozen):
 
 
 @dataclass(frozen=True)
-class Expectation:
-    """How long slots will take, by the median makespans of earlier runs and the planned pauses.
+class Earlier:
+    """What earlier runs took: medians, in seconds."""
 
-    Warm-ups are counted where one has been measured before; deployments are not.
+    makespans: Mapping[str, float]
+    """By scenario key."""
+    between: Mapping[tuple[str, str, bool], float]
+    """From a run's end to the next submission, without the planned pause: by target, orchestrator, and whether that
+    was deployed, or its configuration changed, in between."""
+
+
+@dataclass(frozen=True)
+class Expectation:
+    """How long slots will take, by earlier runs and the planned pauses.
+
+    Warm-ups are counted where one has been measured before.
     """
 
     seconds: float
-    """Of the slots whose scenario has been measured before."""
+    """Of the slots whose scenario has been measured before, and of what comes between runs where that has."""
     unknown: int
     """Slots of scenarios that have not."""
+    deployments: bool = True
+    """Whether it is known what deploying each of the orchestrators takes, and what comes between their runs."""
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is missing in `seconds`."""
+        return self.deployments and not self.unknown
 
 
 class Started(Frozen):
@@ -255,29 +274,47 @@ def lacks_samples(plan: Plan, store: Store) -> bool:
     return any(True for _ in missing(plan, store))
 
 
-def medians_of(earlier: Iterable[RunRecord]) -> dict[str, float]:
-    """Median makespan of each scenario that has run, seconds, by its key."""
-    known: dict[str, list[float]] = {}
+def learned(earlier: Iterable[RunRecord]) -> Earlier:
+    """What stored runs took, and what came between those of one plan that followed each other, in any order stored."""
+    makespans: dict[str, list[float]] = {}
+    plans: dict[str, list[tuple[ClientClock, Scenario]]] = {}
     for record in earlier:
         if record.client is not None:
-            known.setdefault(record.scenario.key, []).append(record.client.makespan_monotonic_ns / 1e9)
-    return {key: median(values) for key, values in known.items()}
+            makespans.setdefault(record.scenario.key, []).append(record.client.makespan_monotonic_ns / 1e9)
+            plans.setdefault(record.sample.plan_id, []).append((record.client, record.scenario))
+    between: dict[tuple[str, str, bool], list[float]] = {}
+    for runs in plans.values():
+        runs.sort(key=lambda run: run[0].submit_ns)
+        for (before, left), (client, of) in pairwise(runs):
+            gap = (client.submit_ns - before.first_terminal_ns) / 1e9 - client.jitter_seconds
+            place = of.target, of.orchestrator, _place(left) != _place(of)
+            between.setdefault(place, []).append(max(0.0, gap))
+    return Earlier(
+        {key: median(values) for key, values in makespans.items()},
+        {place: median(values) for place, values in between.items()},
+    )
 
 
-def expected(plan: Plan, slots: Iterable[Slot], medians: Mapping[str, float]) -> Expectation:
-    """What carrying out `slots` will take at least; `medians` are those of earlier runs, by scenario key."""
-    seconds, unknown = 0.0, 0
+def _place(scenario: Scenario) -> tuple[str, str]:
+    """What is deployed for it."""
+    return scenario.orchestrator, scenario.configuration
+
+
+def expected(plan: Plan, slots: Iterable[Slot], earlier: Earlier) -> Expectation:
+    """What carrying out `slots` will take, as far as `earlier` runs tell."""
+    seconds, unknown, deployments = 0.0, 0, True
     deployed: tuple[str, str] | None = None
     for slot in slots:
         scenario = plan.scenarios[slot.scenario]
-        wanted = scenario.orchestrator, scenario.configuration
-        if deployed != wanted and (first := plan.warm_up(scenario)) is not None:
-            seconds += slot.jitter_seconds + medians.get(plan.scenarios[first].key, 0.0)
-        deployed = wanted
-        makespan = medians.get(scenario.key)
-        seconds += slot.jitter_seconds + (makespan or 0.0)
-        unknown += makespan is None
-    return Expectation(seconds, unknown)
+        first = plan.warm_up(scenario) if deployed != _place(scenario) else None
+        for run in (scenario,) if first is None else (plan.scenarios[first], scenario):
+            makespan = earlier.makespans.get(run.key)
+            gap = earlier.between.get((run.target, run.orchestrator, deployed != _place(run)))
+            seconds += slot.jitter_seconds + (makespan or 0.0) + (gap or 0.0)
+            unknown += makespan is None and not run.warm_up
+            deployments &= gap is not None
+            deployed = _place(run)
+    return Expectation(seconds, unknown, deployments)
 
 
 def note_start(folder: Path, started: Started) -> None:

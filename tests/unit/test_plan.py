@@ -23,11 +23,49 @@ def test_a_plan_takes_the_median_of_earlier_runs_and_its_pauses() -> None:
     plan = planning.make([argo, pods], 2, seed=1, limits=Limits(jitter_seconds=10))
     earlier = [made(argo, number) for number in range(3)]
     middle = sorted(r.client.makespan_monotonic_ns for r in earlier if r.client)[1] / 1e9
-    medians = planning.medians_of(earlier)
-    found = planning.expected(plan, plan.slots, medians)
+    known = planning.learned(earlier)
+    found = planning.expected(plan, plan.slots, known)
     assert found.seconds == pytest.approx(2 * middle + sum(slot.jitter_seconds for slot in plan.slots))
     assert found.unknown == 2
-    assert planning.expected(plan, plan.slots[:1], medians).seconds < found.seconds
+    assert planning.expected(plan, plan.slots[:1], known).seconds < found.seconds
+
+
+def test_a_plan_takes_what_comes_between_runs_and_deployments(tmp_path: Path) -> None:
+    """Learned from neighbours of one plan, by whether an orchestrator or its configuration was changed in between."""
+    argo, tuned, pods = (
+        scenario("argo", "chain", 3),
+        scenario("argo", "chain", 3, configuration="tuned"),
+        scenario("pods", "chain", 3),
+    )
+    end, earlier = 0.0, []
+    for of, gap, plan_id in (
+        (pods, 0, "one"),
+        (argo, 50, "one"),
+        (argo, 2, "one"),
+        (tuned, 30, "one"),
+        (pods, 1000, "another"),
+        (argo, 40, "another"),
+    ):
+        record = made(of)
+        assert record.client is not None
+        long = record.client.first_terminal_ns - record.client.submit_ns
+        begin = int((end + gap + record.client.jitter_seconds) * 1e9)
+        client = record.client.model_copy(update={"submit_ns": begin, "first_terminal_ns": begin + long})
+        end = client.first_terminal_ns / 1e9
+        sample = record.sample.model_copy(update={"plan_id": plan_id})
+        earlier.append(record.model_copy(update={"client": client, "sample": sample}))
+    known = planning.learned(reversed(earlier))
+    assert known.between[argo.target, "argo", True] == pytest.approx(40, abs=1e-6)
+    assert known.between[argo.target, "argo", False] == pytest.approx(2, abs=1e-6)
+    assert (pods.target, "pods", True) not in known.between, "what lies between two plans was no deployment"
+    plan = planning.make([argo, tuned], 2, seed=1)
+    found = planning.expected(plan, plan.slots, known)
+    runs = sum(known.makespans[plan.scenarios[slot.scenario].key] for slot in plan.slots)
+    switches = 1 + sum(a.scenario != b.scenario for a, b in zip(plan.slots, plan.slots[1:], strict=False))
+    stays = len(plan.slots) - switches
+    assert found.seconds == pytest.approx(runs + 40 * switches + 2 * stays, abs=1e-3) and found.whole
+    with_pods = planning.make([argo, pods], 1, seed=1)
+    assert not planning.expected(with_pods, with_pods.slots, known).deployments
 
 
 def test_warm_ups_are_in_the_time_that_a_plan_takes() -> None:
@@ -36,7 +74,7 @@ def test_warm_ups_are_in_the_time_that_a_plan_takes() -> None:
     plan = planning.make([*asked, up], 2, seed=1)
     warm_up = made(up, cold=True)
     assert warm_up.client is not None
-    seconds = planning.expected(plan, plan.slots, planning.medians_of([warm_up])).seconds
+    seconds = planning.expected(plan, plan.slots, planning.learned([warm_up])).seconds
     assert seconds == pytest.approx(warm_up.client.makespan_monotonic_ns / 1e9), "one deployment, never left"
 
 
@@ -101,8 +139,11 @@ def test_a_warm_up_for_each_configuration_and_none_where_it_is_not_wanted(tmp_pa
 
 
 def test_what_is_said_of_it() -> None:
-    assert told(Expectation(1500, 0)) == "at least 25 min by earlier runs, deployments not counted"
-    assert told(Expectation(0, 3)).endswith("; 3 runs of unknown length")
+    assert told(Expectation(1500, 0)) == "about 25 min by earlier runs"
+    assert told(Expectation(1500, 0, deployments=False)) == (
+        "at least 25 min by earlier runs; deployments never seen here are not counted"
+    )
+    assert told(Expectation(0, 3)) == "at least 0 s by earlier runs; 3 runs of unknown length"
     assert [duration(value) for value in (4, 89.6, 90, 5399, 5400)] == [
         "4 s",
         "90 s",
@@ -123,6 +164,18 @@ def test_a_plan_over_budget_is_refused_with_what_would_do() -> None:
     assert refused.value.remedy.endswith("--budget 3.5"), "what it says to type is enough"
 
 
+def test_no_run_begins_once_the_budget_is_used_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    asked = Options(("noop",), tmp_path, n=3, target=Target.LOCAL, controls=False, budget_hours=1.0)
+    with pytest.raises(SystemExit) as ended:
+        run(replace(asked, begun=asked.begun - 3601))
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert "the budget of 1 h is used up: 1 of 3 samples are stored; the same command goes on" in said
+    run(asked)
+    records = Store(tmp_path).records()
+    assert len(records) == 3 and len({record.sample.plan_id for record in records}) == 1
+
+
 def test_a_plan_that_was_only_printed_is_the_one_that_is_carried_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -135,7 +188,7 @@ def test_a_plan_that_was_only_printed_is_the_one_that_is_carried_out(
     }
     run(Options(**asked, plan_only=True))
     shown = capsys.readouterr().out
-    assert shown.count("noop/pipeline-7/default") == 3 and "at least" in shown
+    assert shown.count("noop/pipeline-7/default") == 3 and "by earlier runs" in shown
     assert Store(tmp_path).records() == []
     (stored,) = (tmp_path / planning.PLANS).glob("*.json")
     run(Options(**asked))
