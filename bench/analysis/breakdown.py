@@ -33,6 +33,7 @@ from typing import Any
 
 from adapters.base import Attempt, Timeline
 from adapters.workloads import GATED, Member, phases
+from bench.analysis.statistics import added
 from bench.results.records import CLOCK_READS, Breakdown, ClientClock, Part, PodClock, Scenario
 
 KUBERNETES_RESOLUTION = 1.0
@@ -224,7 +225,7 @@ def breakdown(
         overhead=overhead,
         user=user,
         parts=tuple(parts),
-        residual=makespan - sum(part.seconds for part in parts),
+        residual=makespan - added(part.seconds for part in parts),
         residual_bound=CLOCK_READS,
         errors=tuple(errors),
     )

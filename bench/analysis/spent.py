@@ -5,7 +5,7 @@ from typing import Any
 
 from bench.analysis.cells import FLOORS, PART_ORDER, Cell, CellKey, estimated, makespan, part_sums
 from bench.analysis.grouping import Group
-from bench.analysis.statistics import median
+from bench.analysis.statistics import added, median
 
 MEANS = {
     "accept": "from the submission until it is accepted",
@@ -34,7 +34,7 @@ def of_cell(cell: Cell) -> dict[str, Any] | None:
     sums = [found for record in cell.measured if (found := part_sums(record))]
     if not sums:
         return None
-    whole = median([sum(seconds for seconds, _, _ in found.values()) for found in sums])
+    whole = median([added(seconds for seconds, _, _ in found.values()) for found in sums])
     parts = []
     for name in sorted({name for found in sums for name in found}, key=_place):
         each, low, high = zip(*(found.get(name, _NO_PART) for found in sums), strict=True)

@@ -5,7 +5,7 @@ from itertools import pairwise
 from typing import Any, NamedTuple, TypeVar
 
 from bench.analysis.cells import Cell
-from bench.analysis.statistics import median
+from bench.analysis.statistics import added, median
 from bench.results.records import RunRecord, Usage, Window
 
 Seen = TypeVar("Seen", RunRecord, Window)
@@ -139,7 +139,7 @@ def _read(window: Window, names: set[str]) -> list[Usage]:
 
 def cores(parts: Iterable[Usage]) -> float:
     """Their CPU time per second."""
-    return sum(part.cpu_seconds / part.seconds for part in parts)
+    return added(part.cpu_seconds / part.seconds for part in parts)
 
 
 def memory(parts: Iterable[Usage]) -> float:

@@ -16,7 +16,7 @@ from bench.analysis.cells import (
     pairs,
     ratio_to_floor,
 )
-from bench.analysis.statistics import LEVEL, Interval, median_estimate, proportion
+from bench.analysis.statistics import LEVEL, Interval, added, median_estimate, proportion
 from bench.faults import aftermath
 from bench.faults.inject import FAULTS
 from bench.lineage import answers, questions
@@ -144,10 +144,10 @@ def _retries(found: Sequence[Cell], target: str, newest: recent.Newest) -> dict[
         counts = {fault: (sum(a.recovered for _, a in runs), len(runs)) for fault, runs in struck.items()}
         parts = [proportion(*count, level) for count in counts.values()]
         low, high = (
-            sum(ends) / len(parts)
+            added(ends) / len(parts)
             for ends in zip(*((p.interval.low, p.interval.high) for p in parts if p.interval), strict=True)
         )
-        value = sum(part.value for part in parts) / len(parts)
+        value = added(part.value for part in parts) / len(parts)
         again = {fault: _resumed(runs) for fault, runs in struck.items()}
         said = "recovered " + "; ".join(
             f"{fault}: {of} of {n}{again[fault]}" for fault, (of, n) in counts.items()

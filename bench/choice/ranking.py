@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from adapters.base import Frozen, Target
 from bench.analysis.cells import ORCHESTRATORS, cells, refusals, usual
+from bench.analysis.statistics import added
 from bench.choice.options import QUESTIONS, Figure, Option, failures, figures_of
 from bench.report.capabilities import CAPABILITIES, SHOWN, Conformance
 from bench.results.records import RunRecord
@@ -123,7 +124,7 @@ class Team(Frozen):
     def shares(self) -> dict[str, float]:
         """Of each criterion that counts, its share of all weights."""
         given = self.weights or dict.fromkeys(CRITERIA, 1.0)
-        whole = sum(given.values())
+        whole = added(given.values())
         return {name: given[name] / whole for name in CRITERIA if given.get(name)}
 
     @property
@@ -275,12 +276,12 @@ def _scored(option: Option, figures: Mapping[str, Figure], team: Team) -> Ranked
     for name, figure in asked.items():
         within = (figure.interval.low, figure.interval.high) if figure.interval else (figure.value,) * 2
         ends[name] = sorted(map(CRITERIA[name].worth, within))
-    low, high = (sum(share * ends[name][end] for name, share in team.shares.items()) for end in (0, 1))
+    low, high = (added(share * ends[name][end] for name, share in team.shares.items()) for end in (0, 1))
     return Ranked(
         option,
         asked,
         worths,
-        score=sum(share * worths[name] for name, share in team.shares.items()),
+        score=added(share * worths[name] for name, share in team.shares.items()),
         bracket=(low, high) if all(asked[name].known for name in team.shares) else None,
     )
 

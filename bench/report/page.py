@@ -13,6 +13,7 @@ from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 
 from bench.analysis.cells import PART_ORDER
+from bench.analysis.statistics import added
 from bench.report import curves, numbers
 
 TITLE = "Pipeline orchestrators, measured"
@@ -158,7 +159,7 @@ def _figures(pictures: Mapping[str, str]) -> str:
 def bars(table: Mapping[str, Any]) -> str:
     """A stacked bar for each row of a table of parts, on a scale of its own: medians; negative ones are left out."""
     rows = table["rows"]
-    sums = [sum(max(part["median"], 0.0) for part in row["parts"].values()) for row in rows]
+    sums = [added(max(part["median"], 0.0) for part in row["parts"].values()) for row in rows]
     scale = WIDTH / (max(sums) or 1.0)
     drawn = []
     for number, row in enumerate(rows):

@@ -23,7 +23,7 @@ from bench.analysis.cells import (
     ratio_to_floor,
 )
 from bench.analysis.compare import Comparison
-from bench.analysis.statistics import median
+from bench.analysis.statistics import added, median
 from bench.faults import aftermath
 from bench.lineage import answers, questions
 from bench.measure.plan import Plan, Slot
@@ -281,7 +281,7 @@ def breakdown_table(records: Sequence[RunRecord]) -> RenderableType:
         sums = [found for record in cell.measured if (found := part_seconds(record))]
         if not sums:
             continue
-        whole = median([sum(found.values()) for found in sums])
+        whole = median([added(found.values()) for found in sums])
         table = Table(title=f"{cell.scenario.key}, n={len(sums)}")
         for name in ("part", "median", "share"):
             table.add_column(name, justify="left" if name == "part" else "right")

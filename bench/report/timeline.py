@@ -9,6 +9,7 @@ from rich.console import Console, Group, RenderableType
 from rich.text import Text
 
 from bench.analysis.breakdown import Passage, label, passages
+from bench.analysis.statistics import added
 from bench.report.numbers import seconds
 from bench.results.records import RunRecord
 
@@ -69,7 +70,7 @@ def timeline(record: RunRecord, width: int = 100, until: float = 0.0) -> Rendera
     for name, (_passage, stretches) in zip(names, rows, strict=True):
         line = Text(f"{name:>{gutter}} ")
         line.append_text(_bar(stretches, columns, first, span))
-        user = sum(s.end - s.start for s in stretches if s.kind is USER)
+        user = added(s.end - s.start for s in stretches if s.kind is USER)
         line.append(f" {seconds(user):>9}" if user else f" {'—':>9}")
         lines.append(line)
     legend = Text(" " * (gutter + 1))
