@@ -1,9 +1,10 @@
-"""The floor: the same pods, started by the harness as soon as the one before has ended. No orchestrator."""
+"""The floors on a cluster: the same pods, each started by the harness as soon as the one before has ended; or one pod
+with the same steps in it. No orchestrator."""
 
 import json
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from kubernetes.client.exceptions import ApiException
 
@@ -22,6 +23,7 @@ from adapters.base import (
 from adapters.kube import Document, explained
 from adapters.runtimes import NothingToInstall
 from adapters.targets import PIPELINE_NAMESPACE, ClusterTarget, connect
+from adapters.walk import attempts_in, outputs_in
 from adapters.workloads import GATED, SWEEP, Member, phases
 
 SERVICE_ACCOUNT = "pipeline-pods"
@@ -177,15 +179,15 @@ class PodsDriver:
         suffix = "" if index is None else f"/{index}"
         for name in scalars:
             args += ["--input", f"{name}={outputs[name + suffix]}"]
-        image = self.where.image("step")
+        name = f"{request.run_id}-{step}{'' if index is None else f'-{index}'}"
+        labels = {podspec.RUN_LABEL: request.run_id, podspec.STEP_LABEL: step}
+        return self._spec(name, labels, ["step"], args)
+
+    def _spec(self, name: str, labels: Mapping[str, str], command: list[str], args: list[str]) -> Document:
         return {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {
-                "name": f"{request.run_id}-{step}{'' if index is None else f'-{index}'}",
-                "namespace": PIPELINE_NAMESPACE,
-                "labels": {podspec.RUN_LABEL: request.run_id, podspec.STEP_LABEL: step},
-            },
+            "metadata": {"name": name, "namespace": PIPELINE_NAMESPACE, "labels": dict(labels)},
             "spec": {
                 "restartPolicy": "Never",
                 "serviceAccountName": SERVICE_ACCOUNT,
@@ -195,8 +197,8 @@ class PodsDriver:
                 "containers": [
                     {
                         "name": "main",
-                        "image": image,
-                        "command": ["step"],
+                        "image": self.where.image("step"),
+                        "command": command,
                         "args": args,
                         **podspec.container(self.where.step_digest),
                     }
@@ -218,7 +220,10 @@ class PodsDriver:
             name = f"{request.run_id}-{member.step}{'' if member.index is None else f'-{member.index}'}"
             with explained(f"reading what {name} left"):
                 text = str(self.kube.core.read_namespaced_pod_log(name, PIPELINE_NAMESPACE))
-            left = last_outputs(text)
+            try:
+                left = outputs_in(text)
+            except ValueError as error:
+                raise BenchError(f"{name}: {error}", "bench cluster status") from error
             suffix = "" if member.index is None else f"/{member.index}"
             outputs.update({key + suffix: value for key, value in left.items()})
             if member.step == "eval" and member.index is not None:
@@ -294,17 +299,57 @@ def _attempt(run_id: str, pod: Any) -> Attempt:
     )
 
 
-def last_outputs(log: str) -> dict[str, str]:
-    """The outputs in the JSON object that ends a step's output.
+class OnePodDriver(PodsDriver):
+    """Creates one pod, in which all steps of a run are calls in one process, or processes one after another."""
 
-    Raises `BenchError` where the last line is none.
-    """
-    lines = log.strip().splitlines()
-    try:
-        return {key: str(value) for key, value in json.loads(lines[-1])["outputs"].items()}
-    except (IndexError, ValueError, KeyError, AttributeError) as error:
-        last = lines[-1][:200] if lines else "(nothing)"
-        raise BenchError(f"a step's last line is not its outputs: {last}", "bench cluster status") from error
+    def __init__(self, where: ClusterTarget, way: Literal["calls", "processes"]) -> None:
+        super().__init__(where)
+        self._way = way
+
+    def wait(self, handle: RunHandle, deadline_seconds: float) -> RunOutcome:
+        """Create the pod and wait for its end."""
+        end = time.monotonic() + deadline_seconds
+        run_id = handle.run_id
+        request = self._requests[run_id]
+        command = ["python", "-m", "adapters.walk", self._way]
+        pod = self._spec(run_id, {podspec.RUN_LABEL: run_id}, command, [request.model_dump_json()])
+        with explained(f"creating {run_id}"):
+            self.kube.core.create_namespaced_pod(PIPELINE_NAMESPACE, pod)
+        ended = next(self._ended(run_id, {run_id}, end), None)
+        status, reason = Status.SUCCEEDED, ""
+        if ended is None:
+            status, reason = Status.TIMEOUT, f"still waiting for {run_id}"
+        elif ended["status"]["phase"] == "Failed":
+            last = self._printed(run_id).strip().rpartition("\n")[2]
+            status, reason = Status.FAILED, f"{run_id} failed: {last[-300:]}"
+        return RunOutcome(
+            status=status,
+            last_non_terminal_ns=handle.accepted_ns,
+            first_terminal_ns=time.time_ns(),
+            first_terminal_monotonic_ns=time.monotonic_ns(),
+            reason=reason,
+            native_status=status.value,
+        )
+
+    def _printed(self, run_id: str) -> str:
+        with explained(f"reading what {run_id} printed"):
+            return str(self.kube.core.read_namespaced_pod_log(run_id, PIPELINE_NAMESPACE))
+
+    def timeline(self, handle: RunHandle) -> Timeline:
+        """By the clock of whoever started the steps."""
+        attempts = attempts_in(self._printed(handle.run_id))
+        return Timeline(
+            run_id=handle.run_id,
+            native_status="",
+            resolution_seconds=1e-6,
+            started=min((a.started for a in attempts if a.started), default=None),
+            finished=max((a.finished for a in attempts if a.finished), default=None),
+            attempts=tuple(sorted(attempts, key=lambda a: (a.started or 0, a.index or 0))),
+        )
+
+    def logs(self, handle: RunHandle, step: str) -> str:
+        """What the pod printed: all steps."""
+        return self._printed(handle.run_id)
 
 
 class PodsAdapter:

@@ -250,9 +250,12 @@ def code_of(key: str) -> list[Path]:
     """The project's own files in an app's image: what runs in a pod, without drivers' manifests and documents."""
     if key == "mlflow":
         return []
-    if key == "step":
-        return [PROJECT / "core"]
     adapters = PROJECT / "adapters"
+    if key == "step":  # beside the steps, who walks through them where there is no orchestrator
+        return [
+            PROJECT / "core",
+            *(adapters / f"{name}.py" for name in ("__init__", "base", "walk", "workloads")),
+        ]
     shared = [adapters / f"{name}.py" for name in ("__init__", "base", "cron", "podspec", "workloads")]
     own = [path for path in sorted((adapters / key).glob("*.py")) if path.stem not in HARNESS_SIDE]
     return [PROJECT / "core", *shared, *own]

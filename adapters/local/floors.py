@@ -1,12 +1,10 @@
-"""The floors of the local target: the same steps, one process each or as calls in one process. No orchestrator."""
+"""The floors of steps that are no pods: the same steps, a process each or calls in one process. No orchestrator."""
 
-import json
-import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from adapters.base import (
     Attempt,
@@ -18,85 +16,14 @@ from adapters.base import (
     Status,
     Target,
     Timeline,
-    Unsupported,
 )
 from adapters.local import envs
 from adapters.local.processes import Server
 from adapters.local.target import LocalTarget, connect_local
+from adapters.pods import OnePodDriver, PodsRuntime
 from adapters.runtimes import NothingToInstall
-from adapters.workloads import GATED, SWEEP, Member, phases
-
-NEEDS: Mapping[str, tuple[str, ...]] = {
-    "preprocess": ("ratings_uri",),
-    "train": ("train_uri",),
-    "eval": ("model_uri", "heldout_uri", "model_sha256"),
-    "select": ("candidates",),
-    "register": (
-        *("dataset_uri", "dataset_sha256", "model_uri", "model_sha256", "metrics_uri"),
-        *("score", "passed"),
-    ),
-    "promote": ("model_version", "score", "passed"),
-    "monitor": ("heldout_uri", "model_sha256", "promoted"),
-}
-"""Which outputs of earlier steps a step is given."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """One step that may start now."""
-
-    member: Member
-    settings: Mapping[str, str]
-    inputs: Mapping[str, str]
-
-
-Outputs = dict[str, str]
-Execute = Callable[[Sequence[Job]], Sequence[Outputs]]
-
-
-def walk(workload: str, steps: int, parameters: Mapping[str, str | int | float], execute: Execute) -> None:
-    """Go through the phases of a workload; `execute` runs the jobs of one phase and returns their outputs."""
-    known: Outputs = {}
-    candidates: list[Outputs] = []
-    for phase in phases(workload, steps):
-        if phase[0].step in GATED and known.get("passed") == "false":
-            continue
-        jobs = [_job(workload, member, parameters, known, candidates) for member in phase]
-        for job, left in zip(jobs, execute(jobs), strict=True):
-            index = job.member.index
-            if workload == "sweep" and index is not None:
-                known |= {f"{name}/{index}": value for name, value in left.items()}
-                if job.member.step == "eval":
-                    candidates.append(_candidate(index, known))
-            else:
-                known |= left
-
-
-def _job(
-    workload: str,
-    member: Member,
-    parameters: Mapping[str, str | int | float],
-    known: Outputs,
-    candidates: Sequence[Outputs],
-) -> Job:
-    settings = {name: str(value) for name, value in parameters.items()}
-    seen = {**known, "candidates": json.dumps(candidates)}
-    if workload == "sweep":
-        if member.index is not None:
-            settings |= {name: str(value) for name, value in SWEEP[member.index].items()}
-            own = f"/{member.index}"
-            seen |= {name.removesuffix(own): value for name, value in known.items() if name.endswith(own)}
-        elif member.step == "register":
-            settings |= {name: known[name] for name in ("seed", "k")}
-    names = NEEDS.get(member.step, ()) if workload in ("pipeline", "sweep") else ()
-    return Job(member, settings, {name: seen[name] for name in names if name in seen})
-
-
-def _candidate(index: int, known: Outputs) -> Outputs:
-    sweep = {name: str(value) for name, value in SWEEP[index].items()}
-    names = ("score", "passed", "model_uri", "model_sha256", "metrics_uri")
-    own = {name: known[f"{name}/{index}"] for name in names if f"{name}/{index}" in known}
-    return {"index": str(index), **sweep, **own}
+from adapters.targets import connect
+from adapters.walk import Job, Outputs, attempts_in, outputs_in, walk, words
 
 
 class _Ended(Exception):
@@ -227,16 +154,11 @@ class ProcessesDriver(FloorDriver):
         walk(request.workload, request.steps, request.parameters, execute)
 
     def _start(self, run: _Run, job: Job) -> Server:
-        step, index = job.member.step, job.member.index
-        words = [str(envs.harness_python()), "-m", "core.entry", step, "--run-id", run.request.run_id]
-        words += [] if index is None else ["--index", str(index)]
-        for name, value in job.settings.items():
-            words += ["--set", f"{name}={value}"]
-        for name, value in job.inputs.items():
-            words += ["--input", f"{name}={value}"]
-        name = f"{run.request.run_id}-{step}{'' if index is None else f'-{index}'}"
+        index = job.member.index
+        command = [str(envs.harness_python()), "-m", "core.entry", *words(run.request.run_id, job)]
+        name = f"{run.request.run_id}-{job.member.step}{'' if index is None else f'-{index}'}"
         run.servers.append(name)
-        return self.where.servers.start(name, words, self.where.step_env(), self.where.state.root)
+        return self.where.servers.start(name, command, self.where.step_env(), self.where.state.root)
 
 
 class CallsDriver(FloorDriver):
@@ -244,74 +166,37 @@ class CallsDriver(FloorDriver):
 
     def _carry_out(self, run: _Run, end: float) -> None:
         request = run.request
-        words = [str(envs.harness_python()), "-m", "adapters.local.floors", request.model_dump_json()]
+        command = [str(envs.harness_python()), "-m", "adapters.walk", "calls", request.model_dump_json()]
         run.servers.append(request.run_id)
-        server = self.where.servers.start(request.run_id, words, self.where.step_env(), self.where.state.root)
+        server = self.where.servers.start(
+            request.run_id, command, self.where.step_env(), self.where.state.root
+        )
         code = self._finish(run, request.run_id, server, end)
-        for line in server.log.read_text(encoding="utf-8").splitlines():
-            if line.startswith('{"attempt":'):
-                run.attempts.append(Attempt.model_validate(json.loads(line)["attempt"]))
+        run.attempts += attempts_in(server.log.read_text(encoding="utf-8"))
         if code != 0:
             raise _Ended(Status.FAILED, f"the run ended with code {code}: {server.last_lines()[-300:]}")
 
 
 def _last_outputs(server: Server) -> Outputs:
-    lines = server.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
     try:
-        return {name: str(value) for name, value in json.loads(lines[-1])["outputs"].items()}
-    except (IndexError, ValueError, KeyError) as error:
-        raise BenchError(
-            f"{server.name}: its last line is not its outputs: {(lines or [''])[-1][:200]}",
-            f"see {server.log}",
-        ) from error
-
-
-def _main(text: str) -> None:
-    """The steps of a run as calls in this process; a line for each attempt."""
-    from core.entry import run_step
-
-    request = RunRequest.model_validate_json(text)
-
-    def call(job: Job) -> Outputs:
-        from core.config import load_config
-
-        at = time.time()
-        result = run_step(
-            job.member.step,
-            run_id=request.run_id,
-            config=load_config("{}", [f"{name}={value}" for name, value in job.settings.items()]),
-            inputs=job.inputs,
-            index=job.member.index,
-        )
-        attempt = Attempt(
-            step=job.member.step, index=job.member.index, started=at, finished=time.time(), status="0"
-        )
-        outputs = dict(result.outputs)
-        print(json.dumps({"attempt": attempt.model_dump(), "outputs": outputs}), flush=True)
-        return outputs
-
-    def execute(jobs: Sequence[Job]) -> list[Outputs]:
-        if len(jobs) == 1:
-            return [call(jobs[0])]
-        with ThreadPoolExecutor(len(jobs)) as pool:
-            return list(pool.map(call, jobs))
-
-    walk(request.workload, request.steps, request.parameters, execute)
+        return outputs_in(server.log.read_text(encoding="utf-8", errors="replace"))
+    except ValueError as error:
+        raise BenchError(f"{server.name}: {error}", f"see {server.log}") from error
 
 
 class _Floor:
-    name = ""
+    name: Literal["calls", "processes"]
     title = ""
     task = ""
     driver_of: type[FloorDriver]
 
     def targets(self) -> tuple[Target, ...]:
-        """This machine only."""
-        return (Target.LOCAL,)
+        """All: on a cluster the steps are in one pod."""
+        return tuple(Target)
 
     def configurations(self, target: Target) -> tuple[Configuration, ...]:
         """One."""
-        return (Configuration(name="default", task=self.task),) if target is Target.LOCAL else ()
+        return (Configuration(name="default", task=self.task),)
 
     def workloads(self) -> tuple[str, ...]:
         """All of them."""
@@ -319,20 +204,13 @@ class _Floor:
 
     def runtime(self, target: Target) -> NothingToInstall:
         """See `Adapter.runtime`."""
-        self._only_local(target)
-        return NothingToInstall()
+        return NothingToInstall() if target is Target.LOCAL else PodsRuntime(connect(target))
 
-    def driver(self, target: Target) -> FloorDriver:
+    def driver(self, target: Target) -> FloorDriver | OnePodDriver:
         """See `Adapter.driver`."""
-        self._only_local(target)
-        return self.driver_of(connect_local())
-
-    def _only_local(self, target: Target) -> None:
-        if target is not Target.LOCAL:
-            raise Unsupported(
-                f"{self.name} is the floor of steps that are no pods; on a cluster it is `pods`",
-                "bench run --orchestrator pods",
-            )
+        if target is Target.LOCAL:
+            return self.driver_of(connect_local())
+        return OnePodDriver(connect(target), self.name)
 
 
 class ProcessesAdapter(_Floor):
@@ -351,7 +229,3 @@ class CallsAdapter(_Floor):
     title = "bare calls in one process (floor)"
     task = "call"
     driver_of = CallsDriver
-
-
-if __name__ == "__main__":
-    _main(sys.argv[1])

@@ -277,9 +277,15 @@ class Environment(Frozen):
 
     @property
     def deciding(self) -> dict[str, str]:
-        """All that makes results incomparable: `blocking`, and the steps' code where older rows have it elsewhere."""
-        code = self.informational.get("code") or self.informational.get("image_step")
-        return {"code": code, **self.blocking} if code else self.blocking
+        """All that makes results incomparable: `blocking`, the code of the steps where older rows have it elsewhere,
+        and which Python the harness ran on, on this machine the steps too.
+        """
+        found: dict[str, str] = {}
+        if code := self.informational.get("code") or self.informational.get("image_step"):
+            found["code"] = code
+        if python := self.informational.get("python"):
+            found["python"] = ".".join(python.split(".")[:2])
+        return {**found, **self.blocking}
 
     @property
     def digest(self) -> str:

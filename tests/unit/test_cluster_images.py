@@ -69,7 +69,13 @@ def test_an_image_holds_everything_that_is_imported_there(name: str) -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("name", pins.ORCHESTRATORS)
+def test_the_image_of_a_step_holds_who_walks_through_a_run() -> None:
+    """What the floors `processes` and `calls` are on a cluster."""
+    held = images.code_of("step")
+    assert needed("adapters.walk") <= {path for entry in held for path in (entry, *entry.rglob("*.py"))}
+
+
+@pytest.mark.parametrize("name", [*pins.ORCHESTRATORS, "step"])
 def test_an_image_holds_nothing_of_the_harness(name: str) -> None:
     held = {path.relative_to(PROJECT).parts[:2] for path in images.code_of(name)}
     assert not {parts for parts in held if parts[0] in ("bench", "cluster") or parts[1:] == ("local",)}

@@ -85,19 +85,27 @@ def test_different_environments_are_refused_by_name_unless_forced() -> None:
     assert forced.differs == ("kernel: 6.1 and 6.8",)
 
 
-def test_runs_of_other_code_are_another_environment_wherever_it_is_written() -> None:
-    def older(code: str) -> list[RunRecord]:
-        return [
-            r.model_copy(
-                update={"environment": Environment(blocking=r.environment.blocking, informational=facts)}
-            )
-            for r in runs()
-            for facts in [{"code": code}]
-        ]
+def told(records: list[RunRecord], **facts: str) -> list[RunRecord]:
+    """The same, with facts that are only good to know."""
+    return [
+        r.model_copy(
+            update={"environment": Environment(blocking=r.environment.blocking, informational=facts)}
+        )
+        for r in records
+    ]
 
+
+def test_runs_of_other_code_are_another_environment_wherever_it_is_written() -> None:
     with pytest.raises(BenchError, match="code: a and b"):
-        compare(older("a"), runs(code="b"))
-    (same,) = compare(older("a"), runs(code="a")).compared
+        compare(told(runs(), code="a"), runs(code="b"))
+    (same,) = compare(told(runs(), code="a"), runs(code="a")).compared
+    assert same.differs == ()
+
+
+def test_runs_of_another_python_are_another_environment_and_of_another_patch_of_it_are_not() -> None:
+    with pytest.raises(BenchError, match=r"python: 3\.11 and 3\.12"):
+        compare(told(runs(), python="3.11.7"), told(runs(), python="3.12.3"))
+    (same,) = compare(told(runs(), python="3.11.7"), told(runs(), python="3.11.9")).compared
     assert same.differs == ()
 
 
