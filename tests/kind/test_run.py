@@ -17,6 +17,7 @@ import adapters
 import cluster
 from adapters.base import Target
 from adapters.workloads import PIPELINE
+from bench.analysis.cells import CONTROLS, FLOORS
 from bench.measure.observe import ClusterScene
 from bench.results.records import RunRecord
 from bench.results.store import Store
@@ -44,13 +45,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def records(folder: Path) -> list[RunRecord]:
-    """A sample each of argo shipped, argo tuned, the floor and the no-op, and two warm-ups; runs are kept.
+    """A sample each of argo shipped, argo tuned, the floors and the no-op, and two warm-ups; runs are kept.
 
     Argo is stopped first: what an earlier test left running would be no new deployment, so not warmed up.
     """
     adapters.load("argo").runtime(Target.KIND).scale(False)
     done = bench(
-        *("run", "-o", "argo", "--n", "1", "--jitter", "2", "--idle", "15"),
+        *("run", "-o", "argo,processes,calls", "--n", "1", "--jitter", "2", "--idle", "15"),
         *("--keep", "--json", "--results", str(folder)),
     )
     answered = [RunRecord.model_validate(row) for row in json.loads(done.stdout)]
@@ -64,16 +65,17 @@ def of(records: Sequence[RunRecord], orchestrator: str) -> list[RunRecord]:
 
 
 def test_every_run_has_its_seven_steps(records: list[RunRecord]) -> None:
-    for record in [*of(records, "argo"), *of(records, "pods")]:
+    for record in [run for name in ("argo", *FLOORS.values()) for run in of(records, name)]:
         assert record.status == "succeeded"
         finished = [row["step"] for row in record.ledger if row["event"] == "finish"]
         assert finished == list(PIPELINE)
         assert record.verification is not None and record.verification.promoted is True
 
 
-def test_default_and_tuned_and_the_floor_are_there(records: list[RunRecord]) -> None:
+def test_default_and_tuned_and_the_floors_are_there(records: list[RunRecord]) -> None:
     seen = {(r.scenario.orchestrator, r.scenario.configuration) for r in records}
-    assert seen == {("argo", "default"), ("argo", "tuned"), ("pods", "default"), ("noop", "default")}
+    assert seen == {("argo", "default"), ("argo", "tuned"), *((name, "default") for name in CONTROLS)}
+    assert all(r.task == task for task, name in FLOORS.items() for r in of(records, name))
     assert {r.knob for r in of(records, "argo")} == {
         "DEFAULT_REQUEUE_TIME=10s (shipped)",
         "DEFAULT_REQUEUE_TIME=1s",
@@ -117,10 +119,10 @@ def test_one_model_digest_and_the_service_returns_it(records: list[RunRecord]) -
 
 
 def test_ledger_rows_carry_what_kubernetes_reports(records: list[RunRecord]) -> None:
-    for record in [*of(records, "argo"), *of(records, "pods")]:
+    for record in [run for name in ("argo", *FLOORS.values()) for run in of(records, name)]:
         pods = {pod.uid: pod for pod in record.pods}
         rows = [row for row in record.ledger if row["event"] in ("start", "finish", "effect")]
-        assert len(pods) == len(PIPELINE)
+        assert len(pods) == (len(PIPELINE) if record.task == "pod" else 1)
         assert {row["pod_uid"] for row in rows} == set(pods)
         for row in rows:
             pod = pods[row["pod_uid"]]

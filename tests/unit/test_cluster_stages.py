@@ -155,7 +155,7 @@ def test_up_waits_as_long_as_it_is_told_for_one_that_makes_images(
 
     def makes_images() -> None:
         with exclusive(where, "load"):
-            ending.wait(10)
+            ending.wait(120)
 
     with ThreadPoolExecutor() as pool:
         other = pool.submit(makes_images)
@@ -164,7 +164,7 @@ def test_up_waits_as_long_as_it_is_told_for_one_that_makes_images(
         try:
             with pytest.raises(ClusterError, match="holds its lock"):
                 lifecycle.up()
-            waiting = pool.submit(lifecycle.up, patience=10.0)
+            waiting = pool.submit(lifecycle.up, patience=120.0)
             time.sleep(0.3)
             assert not waiting.done()
         finally:
@@ -183,8 +183,8 @@ def test_a_failing_lane_ends_the_commands_of_the_other(where: Paths) -> None:
         return {}
 
     def fails(log: Log) -> dict[str, str]:
-        started.wait(10)
-        deadline = time.monotonic() + 10
+        started.wait(60)
+        deadline = time.monotonic() + 60
         while not stages._running and time.monotonic() < deadline:
             time.sleep(0.01)
         raise CommandFailed("the reason")

@@ -80,7 +80,7 @@ class Together(NoopDriver):
     meeting = threading.Barrier(3)
 
     def submit(self, request: RunRequest) -> RunHandle:
-        self.meeting.wait(10)
+        self.meeting.wait(60)
         return super().submit(request)
 
 
