@@ -27,6 +27,8 @@ from adapters.walk import attempts_in, outputs_in
 from adapters.workloads import GATED, SWEEP, Member, phases
 
 SERVICE_ACCOUNT = "pipeline-pods"
+NOT_THERE = "No module named 'adapters'"
+"""What an image says that was made before runs were walked through in it."""
 
 FILE_INPUTS: Mapping[str, Mapping[str, tuple[str, str]]] = {
     "preprocess": {"ratings": ("ingest", "ratings.parquet")},
@@ -300,7 +302,7 @@ def _attempt(run_id: str, pod: Any) -> Attempt:
 
 
 class OnePodDriver(PodsDriver):
-    """Creates one pod, in which all steps of a run are calls in one process, or processes one after another."""
+    """Creates one pod, in which all steps of a run are calls in one process, or a process each."""
 
     def __init__(self, where: ClusterTarget, way: Literal["calls", "processes"]) -> None:
         super().__init__(where)
@@ -316,15 +318,20 @@ class OnePodDriver(PodsDriver):
         with explained(f"creating {run_id}"):
             self.kube.core.create_namespaced_pod(PIPELINE_NAMESPACE, pod)
         ended = next(self._ended(run_id, {run_id}, end), None)
+        last_ns = time.time_ns()
         status, reason = Status.SUCCEEDED, ""
         if ended is None:
             status, reason = Status.TIMEOUT, f"still waiting for {run_id}"
         elif ended["status"]["phase"] == "Failed":
             last = self._printed(run_id).strip().rpartition("\n")[2]
+            if last.endswith(NOT_THERE):
+                raise BenchError(
+                    "the cluster's image of a step is that of an older bench", "bench cluster up", last[-300:]
+                )
             status, reason = Status.FAILED, f"{run_id} failed: {last[-300:]}"
         return RunOutcome(
             status=status,
-            last_non_terminal_ns=handle.accepted_ns,
+            last_non_terminal_ns=last_ns,
             first_terminal_ns=time.time_ns(),
             first_terminal_monotonic_ns=time.monotonic_ns(),
             reason=reason,
@@ -332,8 +339,14 @@ class OnePodDriver(PodsDriver):
         )
 
     def _printed(self, run_id: str) -> str:
+        """Nothing of a pod that never began, or is gone."""
         with explained(f"reading what {run_id} printed"):
-            return str(self.kube.core.read_namespaced_pod_log(run_id, PIPELINE_NAMESPACE))
+            try:
+                return str(self.kube.core.read_namespaced_pod_log(run_id, PIPELINE_NAMESPACE))
+            except ApiException as error:
+                if error.status in (400, 404):
+                    return ""
+                raise
 
     def timeline(self, handle: RunHandle) -> Timeline:
         """By the clock of whoever started the steps."""

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from threading import Lock
 
@@ -111,12 +112,13 @@ def outputs_in(text: str) -> Outputs:
 
 
 def attempts_in(text: str) -> list[Attempt]:
-    """What this program said of each step in what it printed."""
-    return [
-        Attempt.model_validate(json.loads(line)["attempt"])
-        for line in text.splitlines()
-        if line.startswith(_ATTEMPT)
-    ]
+    """What this program said of each step in what it printed; a line that is not whole says nothing."""
+    found = []
+    for line in text.splitlines():
+        if line.startswith(_ATTEMPT):
+            with suppress(ValueError, KeyError):
+                found.append(Attempt.model_validate(json.loads(line)["attempt"]))
+    return found
 
 
 _ATTEMPT = '{"attempt":'

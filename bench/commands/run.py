@@ -88,9 +88,9 @@ class Options:
     begun: float = field(default_factory=time.monotonic)
 
     @property
-    def budget_used_up(self) -> bool:
-        """Whether no further run may begin."""
-        return self.budget_hours is not None and time.monotonic() - self.begun > self.budget_hours * 3600
+    def until(self) -> float:
+        """When the budget is used up, by the monotonic clock."""
+        return math.inf if self.budget_hours is None else self.begun + self.budget_hours * 3600
 
 
 def run(options: Options) -> None:
@@ -130,7 +130,7 @@ def run(options: Options) -> None:
                 sys.stdout.write(plan.model_dump_json(indent=1) + "\n")
             return
         console.print(tables.plan_summary(plan, missing, earlier.makespans))
-        within_budget(expectation, options.budget_hours)
+        within_budget(expectation, options)
         if target is Target.LOCAL:
             make_environments(wanted, console)
         records = _execute(options, store, target, plan, console)
@@ -160,18 +160,20 @@ def told(expectation: Expectation) -> str:
     """How long it will take, in words."""
     parts = [
         f"{'about' if expectation.whole else 'at least'} {numbers.duration(expectation.seconds)} by earlier runs",
-        "" if expectation.deployments else "deployments never seen here are not counted",
+        "" if expectation.gaps_known else "deployments are not all in it",
         f"{expectation.unknown} runs of unknown length" if expectation.unknown else "",
     ]
     return "; ".join(filter(None, parts))
 
 
-def within_budget(expectation: Expectation, hours: float | None) -> None:
-    """Raises `BadInput` for a plan that takes longer than `hours`."""
-    if hours is not None and expectation.seconds > hours * 3600:
+def within_budget(expectation: Expectation, options: Options) -> None:
+    """Raises `BadInput` for a plan that takes longer than what is left of the budget."""
+    spent = time.monotonic() - options.begun
+    if options.budget_hours is not None and spent + expectation.seconds > options.budget_hours * 3600:
+        enough = math.ceil((spent + expectation.seconds) / 360) / 10
         raise BadInput(
-            f"the plan takes {told(expectation)}: more than the budget of {hours:g} h",
-            f"a smaller --n, fewer scenarios, or --budget {math.ceil(expectation.seconds / 360) / 10:g}",
+            f"the plan takes {told(expectation)}: more than the budget of {options.budget_hours:g} h",
+            f"a smaller --n, fewer scenarios, or --budget {enough:g}",
             "the plan: the same command with a larger budget carries it out",
         )
 
@@ -380,13 +382,17 @@ def ask_pilot(
             console.print(f"pilot {plan.plan_id}: {len(missing)} runs, discarded afterwards")
             if options.plan_only:
                 raise BadInput("how many samples is not known before the pilot has run", "leave --plan out")
-            earlier = planning.learned(published())
-            within_budget(planning.expected(plan, missing, earlier), options.budget_hours)
+            earlier = planning.learned([*published(), *store.records()])
+            within_budget(planning.expected(plan, missing, earlier), options)
             if target is Target.LOCAL:
                 make_environments(wanted, console)
             _execute(options, store, target, plan, console)
-            if options.budget_used_up and planning.lacks_samples(plan, store):
-                raise BadInput("the pilot has not ended", "the same command: it goes on", "the pilot's runs")
+            if time.monotonic() > options.until and planning.lacks_samples(plan, store):
+                raise BadInput(
+                    "the pilot has not ended",
+                    f"the same command{_again(options)}: it goes on",
+                    "the pilot's runs",
+                )
         runs = [record for record in store.records() if record.sample.plan_id == plan.plan_id]
     n, key = pilot.samples_for(pilot.by_scenario(runs), precision)
     console.print(f"n = {n}: what {key} takes for {precision:.3g} of its median to either side")
@@ -447,31 +453,35 @@ def _execute(options: Options, store: Store, target: Target, plan: Plan, console
             max_steal=plan.limits.max_steal,
             keep=options.keep,
             context=plan.context,
+            until=options.until,
             tell=tell,
         )
         try:
             runner.clean()
-            for record in runner.run(plan):
-                records.append(record)
-                left = len(list(planning.missing(plan, store)))
-                if left and options.budget_used_up:
-                    errors.print(
-                        f"the budget of {options.budget_hours:g} h is used up: {len(plan.slots) - left} of "
-                        f"{len(plan.slots)} samples are stored; the same command goes on with the rest"
-                    )
-                    break
+            records.extend(runner.run(plan))
+            left = len(list(planning.missing(plan, store)))
+            if left and time.monotonic() > options.until:
+                errors.print(
+                    f"the budget of {options.budget_hours:g} h is used up: {_stored_of(plan, left, options)}"
+                )
         except Unsupported as gap:
             raise BadInput(gap.message, gap.remedy) from gap
         except KeyboardInterrupt:
             left = len(list(planning.missing(plan, store)))
-            console.print(
-                f"interrupted: {len(plan.slots) - left} of {len(plan.slots)} samples are stored; "
-                f"the same command{' without --fresh' if options.fresh else ''} goes on with the rest"
-            )
+            console.print(f"interrupted: {_stored_of(plan, left, options)}")
             raise SystemExit(130) from None
         finally:
             close_local()
     return records
+
+
+def _stored_of(plan: Plan, left: int, options: Options) -> str:
+    stored = f"{len(plan.slots) - left} of {len(plan.slots)} samples are stored"
+    return f"{stored}; the same command{_again(options)} goes on with the rest"
+
+
+def _again(options: Options) -> str:
+    return " without --fresh" if options.fresh else ""
 
 
 def line(record: RunRecord, done: int, total: int) -> str:

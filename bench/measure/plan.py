@@ -19,6 +19,10 @@ from bench.results.store import Store
 
 PLANS = "plans"
 JOURNAL = "journal.jsonl"
+IDLE_WAITS = 2
+"""A deployment that is watched idle is first left alone for as long."""
+INTERRUPTED_SECONDS = 1800.0
+"""A longer time between two runs of a plan: its command was ended there, and went on later."""
 EVENT_JITTER_SECONDS = 35.0
 """An event's longest pause is at least this: Dagster's sensors look every 30 s as shipped."""
 
@@ -89,8 +93,8 @@ class Earlier:
     makespans: Mapping[str, float]
     """By scenario key."""
     between: Mapping[tuple[str, str, bool], float]
-    """From a run's end to the next submission, without the planned pause: by target, orchestrator, and whether that
-    was deployed, or its configuration changed, in between."""
+    """From a run's end to the next submission, without the planned pause and the watch of an idle deployment: by
+    target, orchestrator, and whether that was deployed, or its configuration changed, in between."""
 
 
 @dataclass(frozen=True)
@@ -104,13 +108,13 @@ class Expectation:
     """Of the slots whose scenario has been measured before, and of what comes between runs where that has."""
     unknown: int
     """Slots of scenarios that have not."""
-    deployments: bool = True
-    """Whether it is known what deploying each of the orchestrators takes, and what comes between their runs."""
+    gaps_known: bool = True
+    """Whether it is known what comes between runs everywhere: deployments, warm-ups, and what is cleared away."""
 
     @property
     def whole(self) -> bool:
         """Whether nothing is missing in `seconds`."""
-        return self.deployments and not self.unknown
+        return self.gaps_known and not self.unknown
 
 
 class Started(Frozen):
@@ -275,20 +279,27 @@ def lacks_samples(plan: Plan, store: Store) -> bool:
 
 
 def learned(earlier: Iterable[RunRecord]) -> Earlier:
-    """What stored runs took, and what came between those of one plan that followed each other, in any order stored."""
+    """What stored runs took, and what came between those of one plan that followed each other; in any order, and a run
+    that is there twice counts once.
+    """
     makespans: dict[str, list[float]] = {}
     plans: dict[str, list[tuple[ClientClock, Scenario]]] = {}
-    for record in earlier:
+    watched: dict[int, float] = {}
+    for record in {record.run_id: record for record in earlier}.values():
         if record.client is not None:
             makespans.setdefault(record.scenario.key, []).append(record.client.makespan_monotonic_ns / 1e9)
             plans.setdefault(record.sample.plan_id, []).append((record.client, record.scenario))
+            if record.resources and record.resources.idle:
+                watched[record.client.submit_ns] = IDLE_WAITS * record.resources.idle.seconds
     between: dict[tuple[str, str, bool], list[float]] = {}
     for runs in plans.values():
         runs.sort(key=lambda run: run[0].submit_ns)
         for (before, left), (client, of) in pairwise(runs):
             gap = (client.submit_ns - before.first_terminal_ns) / 1e9 - client.jitter_seconds
-            place = of.target, of.orchestrator, _place(left) != _place(of)
-            between.setdefault(place, []).append(max(0.0, gap))
+            if deployed := _place(left) != _place(of):
+                gap -= watched.get(client.submit_ns, 0.0)
+            if gap < INTERRUPTED_SECONDS:
+                between.setdefault((of.target, of.orchestrator, deployed), []).append(max(0.0, gap))
     return Earlier(
         {key: median(values) for key, values in makespans.items()},
         {place: median(values) for place, values in between.items()},
@@ -302,19 +313,22 @@ def _place(scenario: Scenario) -> tuple[str, str]:
 
 def expected(plan: Plan, slots: Iterable[Slot], earlier: Earlier) -> Expectation:
     """What carrying out `slots` will take, as far as `earlier` runs tell."""
-    seconds, unknown, deployments = 0.0, 0, True
+    seconds, unknown, gaps_known = 0.0, 0, True
     deployed: tuple[str, str] | None = None
     for slot in slots:
         scenario = plan.scenarios[slot.scenario]
-        first = plan.warm_up(scenario) if deployed != _place(scenario) else None
+        first = None
+        if deployed != _place(scenario):
+            first = plan.warm_up(scenario)
+            seconds += IDLE_WAITS * plan.limits.idle_seconds
         for run in (scenario,) if first is None else (plan.scenarios[first], scenario):
             makespan = earlier.makespans.get(run.key)
             gap = earlier.between.get((run.target, run.orchestrator, deployed != _place(run)))
             seconds += slot.jitter_seconds + (makespan or 0.0) + (gap or 0.0)
             unknown += makespan is None and not run.warm_up
-            deployments &= gap is not None
+            gaps_known &= gap is not None and not (makespan is None and run.warm_up)
             deployed = _place(run)
-    return Expectation(seconds, unknown, deployments)
+    return Expectation(seconds, unknown, gaps_known)
 
 
 def note_start(folder: Path, started: Started) -> None:

@@ -1,5 +1,6 @@
 """Carrying out a plan: deploy, submit, observe, record; nothing lost and nothing repeated when it is cut short."""
 
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -115,6 +116,8 @@ class Runner:
     """Leave runs on the orchestrator after they were recorded."""
     context: str = ""
     """Of a kubeconfig: which cluster of somebody else's the target is."""
+    until: float = math.inf
+    """No deployment and no run begins after that, by the monotonic clock."""
     tell: Callable[[Progress], None] = lambda progress: None
     _adapters: dict[str, Adapter] = field(default_factory=dict)
     _drivers: dict[str, list[Driver]] = field(default_factory=dict)
@@ -206,6 +209,8 @@ class Runner:
         with _terminable():
             for position, slot in enumerate(slots):
                 scenario = plan.scenarios[slot.scenario]
+                if time.monotonic() > self.until:
+                    return
                 if slot.scenario in given_up:
                     continue
                 done = total - len(slots) + position
@@ -236,7 +241,7 @@ class Runner:
                         kind = "void" if noisy else "recorded"
                         self.tell(Progress(kind, scenario, slot.index, done + 1, total, record, noisy))
                         yield record
-                        if not noisy:
+                        if not noisy or time.monotonic() > self.until:
                             break
                         cold = False
                 except Unsupported as gap:

@@ -45,7 +45,7 @@ NOTES = (
     "that n attains. *3 of 3* leaves room for a true rate of 29 %, *1 of 1* for one of 3 %. A dash: no result is "
     "stored.",
     "*Makespan*: from the submission to the end, as seen from outside. *With no orchestrator*: the same pods, "
-    "processes or calls one after another (on kind the last two in one pod); for a process that floor starts an "
+    "processes or calls one after another (on a cluster the last two in one pod); for a process that floor starts an "
     "interpreter each time, so that an executor that forks a warm one can be below 1. "
     f"*{AT_ONCE} runs*: cut after 300 s; a run with a pod of its own beside its steps' (Dagster's, Prefect's "
     "`pods`) holds CPU while it waits, and then two cores have no "

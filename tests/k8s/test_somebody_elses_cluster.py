@@ -35,7 +35,7 @@ def nodes(record: RunRecord) -> dict[str, str]:
 
 
 def test_every_orchestrator_ran_the_pipeline_to_one_model(records: list[RunRecord]) -> None:
-    assert {"argo", "prefect", "pods"} == {record.scenario.orchestrator for record in records}
+    assert {"argo", "prefect", "pods", "calls"} == {record.scenario.orchestrator for record in records}
     assert {record.status for record in records} == {"succeeded"}
     assert len({record.verification.model_sha256 for record in records if record.verification}) == 1
     assert all(set(nodes(record)) == set(PIPELINE) for record in records)

@@ -1,7 +1,9 @@
 """What a plan says before it starts: how long, in which order, and whether that is too long."""
 
 import json
+import math
 import re
+import time
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -13,6 +15,7 @@ from bench.commands.run import Options, run, scenarios, told, within_budget
 from bench.errors import BadInput
 from bench.measure import plan as planning
 from bench.measure.plan import Expectation, Limits
+from bench.measure.runner import Runner
 from bench.report.numbers import duration
 from bench.results.store import Store
 from tests.unit.made_records import made, scenario
@@ -38,15 +41,17 @@ def test_a_plan_takes_what_comes_between_runs_and_deployments(tmp_path: Path) ->
         scenario("pods", "chain", 3),
     )
     end, earlier = 0.0, []
-    for of, gap, plan_id in (
-        (pods, 0, "one"),
-        (argo, 50, "one"),
-        (argo, 2, "one"),
-        (tuned, 30, "one"),
-        (pods, 1000, "another"),
-        (argo, 40, "another"),
+    for number, (of, gap, plan_id) in enumerate(
+        (
+            (pods, 0, "one"),
+            (argo, 50, "one"),
+            (argo, 2, "one"),
+            (tuned, 30, "one"),
+            (pods, 1000, "another"),
+            (argo, 40, "another"),
+        )
     ):
-        record = made(of)
+        record = made(of, number)
         assert record.client is not None
         long = record.client.first_terminal_ns - record.client.submit_ns
         begin = int((end + gap + record.client.jitter_seconds) * 1e9)
@@ -65,7 +70,24 @@ def test_a_plan_takes_what_comes_between_runs_and_deployments(tmp_path: Path) ->
     stays = len(plan.slots) - switches
     assert found.seconds == pytest.approx(runs + 40 * switches + 2 * stays, abs=1e-3) and found.whole
     with_pods = planning.make([argo, pods], 1, seed=1)
-    assert not planning.expected(with_pods, with_pods.slots, known).deployments
+    assert not planning.expected(with_pods, with_pods.slots, known).gaps_known
+    assert planning.learned([*earlier, *earlier]) == known, "what is read twice counts once"
+    idle = planning.make([argo, tuned], 1, seed=1, limits=Limits(idle_seconds=60))
+    plain = planning.make([argo, tuned], 1, seed=1)
+    assert planning.expected(idle, idle.slots, known).seconds == pytest.approx(
+        planning.expected(plain, plain.slots, known).seconds + 2 * 2 * 60
+    ), "each of two deployments is left alone for a while, and watched as long"
+
+
+def test_a_night_between_two_runs_is_no_deployment() -> None:
+    argo, tuned = scenario("argo", "chain", 3), scenario("argo", "chain", 3, configuration="tuned")
+    first, then = made(argo), made(tuned, 1)
+    assert first.client and then.client
+    for hours, known in ((12, False), (0.1, True)):
+        later = first.client.first_terminal_ns + int(hours * 3600e9)
+        client = then.client.model_copy(update={"submit_ns": later, "first_terminal_ns": later + 10**9})
+        found = planning.learned([first, then.model_copy(update={"client": client})])
+        assert bool(found.between) == known
 
 
 def test_warm_ups_are_in_the_time_that_a_plan_takes() -> None:
@@ -140,8 +162,8 @@ def test_a_warm_up_for_each_configuration_and_none_where_it_is_not_wanted(tmp_pa
 
 def test_what_is_said_of_it() -> None:
     assert told(Expectation(1500, 0)) == "about 25 min by earlier runs"
-    assert told(Expectation(1500, 0, deployments=False)) == (
-        "at least 25 min by earlier runs; deployments never seen here are not counted"
+    assert told(Expectation(1500, 0, gaps_known=False)) == (
+        "at least 25 min by earlier runs; deployments are not all in it"
     )
     assert told(Expectation(0, 3)) == "at least 0 s by earlier runs; 3 runs of unknown length"
     assert [duration(value) for value in (4, 89.6, 90, 5399, 5400)] == [
@@ -154,23 +176,44 @@ def test_what_is_said_of_it() -> None:
 
 
 def test_a_plan_over_budget_is_refused_with_what_would_do() -> None:
-    within_budget(Expectation(3600, 0), None)
-    within_budget(Expectation(3600, 0), 1.0)
+    asked = Options(("noop",), Path("results"))
+    within_budget(Expectation(3600, 0), asked)
+    within_budget(Expectation(3500, 0), replace(asked, budget_hours=1.0))
+    short = replace(asked, budget_hours=0.5)
     with pytest.raises(BadInput, match=r"more than the budget of 0\.5 h") as refused:
-        within_budget(Expectation(3600, 0), 0.5)
+        within_budget(Expectation(3500, 0), short)
     assert "--budget 1" in refused.value.remedy
     with pytest.raises(BadInput) as refused:
-        within_budget(Expectation(3.44 * 3600, 0), 0.5)
+        within_budget(Expectation(3.44 * 3600, 0), short)
     assert refused.value.remedy.endswith("--budget 3.5"), "what it says to type is enough"
+    with pytest.raises(BadInput) as refused:
+        within_budget(Expectation(3500, 0), replace(short, begun=short.begun - 3600))
+    assert refused.value.remedy.endswith("--budget 2"), "what a pilot took is gone"
 
 
 def test_no_run_begins_once_the_budget_is_used_up(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with Store.locked(tmp_path) as store:
+        runner = Runner(store, Target.LOCAL)
+        plan = planning.make([scenario("noop", target="local", configuration="default")], 3, seed=1)
+        runs = runner.run(plan)
+        next(runs)
+        runner.until = time.monotonic()
+        assert list(runs) == [], "what is under way ends, and no more begins"
+        runner.until = math.inf
+        assert len(list(runner.run(plan))) == 2
+
+
+def test_a_budget_that_is_used_up_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = Options(("noop",), tmp_path, n=3, target=Target.LOCAL, controls=False, budget_hours=1.0)
+    monkeypatch.setattr("bench.commands.run.within_budget", lambda *_: None)
     with pytest.raises(SystemExit) as ended:
-        run(replace(asked, begun=asked.begun - 3601))
+        run(replace(asked, begun=asked.begun - 3601, fresh=True))
     assert ended.value.code == 1
     said = capsys.readouterr().err
-    assert "the budget of 1 h is used up: 1 of 3 samples are stored; the same command goes on" in said
+    assert "the budget of 1 h is used up: 0 of 3 samples are stored" in said
+    assert "the same command without --fresh goes on with the rest" in said
     run(asked)
     records = Store(tmp_path).records()
     assert len(records) == 3 and len({record.sample.plan_id for record in records}) == 1

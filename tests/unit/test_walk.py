@@ -70,6 +70,11 @@ def test_a_step_that_fails_ends_the_run(way: str, tmp_path: Path) -> None:
     assert attempts_in(done.stdout) == []
 
 
+def test_a_line_that_is_not_whole_says_nothing(tmp_path: Path) -> None:
+    printed = carried_out("calls", tmp_path, request("chain", 2)).stdout
+    assert len(attempts_in(printed[:-20])) == 1
+
+
 def test_what_a_step_is_given() -> None:
     job = Job(Member("eval", 2), {"k": "5"}, {"model_uri": "s3://a/b"})
     assert words("r1", job) == [
