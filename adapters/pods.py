@@ -3,7 +3,7 @@ with the same steps in it. No orchestrator."""
 
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 from kubernetes.client.exceptions import ApiException
@@ -23,7 +23,7 @@ from adapters.base import (
 from adapters.kube import Document, explained
 from adapters.runtimes import NothingToInstall
 from adapters.targets import PIPELINE_NAMESPACE, ClusterTarget, connect
-from adapters.walk import attempts_in, outputs_in
+from adapters.walk import Job, attempts_in, outputs_in, words
 from adapters.workloads import GATED, SWEEP, Member, phases
 
 SERVICE_ACCOUNT = "pipeline-pods"
@@ -45,6 +45,36 @@ SCALAR_INPUTS: Mapping[str, tuple[str, ...]] = {
     "promote": ("model_version", "score", "passed"),
     "monitor": ("model_sha256", "promoted"),
 }
+
+
+def over_now(status: Status, reason: str, last_ns: int) -> RunOutcome:
+    """A floor's run that has ended this moment; `last_ns` is when it was last known not to have."""
+    return RunOutcome(
+        status=status,
+        last_non_terminal_ns=last_ns,
+        first_terminal_ns=time.time_ns(),
+        first_terminal_monotonic_ns=time.monotonic_ns(),
+        reason=reason,
+        native_status=status.value,
+    )
+
+
+def timeline_of(run_id: str, attempts: Iterable[Attempt], resolution_seconds: float) -> Timeline:
+    """A floor's run as its attempts tell it, in the order in which they began."""
+    ordered = sorted(attempts, key=lambda a: (a.started or 0, a.step, a.index or 0))
+    return Timeline(
+        run_id=run_id,
+        native_status="",
+        resolution_seconds=resolution_seconds,
+        started=min((a.started for a in ordered if a.started is not None), default=None),
+        finished=max((a.finished for a in ordered if a.finished is not None), default=None),
+        attempts=tuple(ordered),
+    )
+
+
+def name_of(run_id: str, member: Member) -> str:
+    """Of a step's pod, or its process."""
+    return f"{run_id}-{member.step}{'' if member.index is None else f'-{member.index}'}"
 
 
 class PodsRuntime(NothingToInstall):
@@ -110,14 +140,7 @@ class PodsDriver:
                 status, reason = Status.FAILED, f"{', '.join(sorted(failed))} failed"
                 break
             self._collect(request, phase, outputs, candidates)
-        return RunOutcome(
-            status=status,
-            last_non_terminal_ns=last_ns,
-            first_terminal_ns=time.time_ns(),
-            first_terminal_monotonic_ns=time.monotonic_ns(),
-            reason=reason,
-            native_status=status.value,
-        )
+        return over_now(status, reason, last_ns)
 
     def _ended(self, run_id: str, wanted: set[str], end: float) -> Iterator[Document]:
         """The pods of `wanted` as they end; each is taken out of the set. Stops at `end` (monotonic s)."""
@@ -166,24 +189,22 @@ class PodsDriver:
     ) -> Document:
         """The pod of one step: image, mounts, requests and security are those of every orchestrator's pods."""
         step, index = member.step, member.index
-        args = [step, "--run-id", request.run_id, "--results-dir", "/results"]
-        args += ["--output-dir", self._folder(request.run_id, step, index)]
-        for name, value in settings.items():
-            args += ["--set", f"{name}={value}"]
-        if index is not None:
-            args += ["--index", str(index)]
+        inputs = {}
         for name, (source, file) in FILE_INPUTS.get(step, {}).items():
             if request.workload == "sweep" and step == "register":
                 continue
             at = None if source == "ingest" else index
-            args += ["--input", f"{name}={self._folder(request.run_id, source, at)}/{file}"]
+            inputs[name] = f"{self._folder(request.run_id, source, at)}/{file}"
         scalars = ("candidates",) if step == "select" else SCALAR_INPUTS.get(step, ())
         suffix = "" if index is None else f"/{index}"
         for name in scalars:
-            args += ["--input", f"{name}={outputs[name + suffix]}"]
-        name = f"{request.run_id}-{step}{'' if index is None else f'-{index}'}"
+            inputs[name] = outputs[name + suffix]
+        args = [
+            *words(request.run_id, Job(member, settings, inputs)),
+            *("--results-dir", "/results", "--output-dir", self._folder(request.run_id, step, index)),
+        ]
         labels = {podspec.RUN_LABEL: request.run_id, podspec.STEP_LABEL: step}
-        return self._spec(name, labels, ["step"], args)
+        return self._spec(name_of(request.run_id, member), labels, ["step"], args)
 
     def _spec(self, name: str, labels: Mapping[str, str], command: list[str], args: list[str]) -> Document:
         return {
@@ -219,7 +240,7 @@ class PodsDriver:
         if request.workload in ("chain", "fanout"):
             return
         for member in phase:
-            name = f"{request.run_id}-{member.step}{'' if member.index is None else f'-{member.index}'}"
+            name = name_of(request.run_id, member)
             with explained(f"reading what {name} left"):
                 text = str(self.kube.core.read_namespaced_pod_log(name, PIPELINE_NAMESPACE))
             try:
@@ -269,16 +290,7 @@ class PodsDriver:
                 PIPELINE_NAMESPACE, label_selector=f"{podspec.RUN_LABEL}={handle.run_id}"
             ).items
         attempts = [_attempt(handle.run_id, pod) for pod in pods]
-        starts = [a.started for a in attempts if a.started is not None]
-        ends = [a.finished for a in attempts if a.finished is not None]
-        return Timeline(
-            run_id=handle.run_id,
-            native_status="",
-            resolution_seconds=1.0,
-            started=min(starts, default=None),
-            finished=max(ends, default=None),
-            attempts=tuple(sorted(attempts, key=lambda a: (a.started or 0, a.step, a.index or 0))),
-        )
+        return timeline_of(handle.run_id, attempts, 1.0)
 
     def logs(self, handle: RunHandle, step: str) -> str:
         """What the step's pods printed."""
@@ -324,19 +336,12 @@ class OnePodDriver(PodsDriver):
             status, reason = Status.TIMEOUT, f"still waiting for {run_id}"
         elif ended["status"]["phase"] == "Failed":
             last = self._printed(run_id).strip().rpartition("\n")[2]
-            if last.endswith(NOT_THERE):
+            if NOT_THERE in last:
                 raise BenchError(
                     "the cluster's image of a step is that of an older bench", "bench cluster up", last[-300:]
                 )
             status, reason = Status.FAILED, f"{run_id} failed: {last[-300:]}"
-        return RunOutcome(
-            status=status,
-            last_non_terminal_ns=last_ns,
-            first_terminal_ns=time.time_ns(),
-            first_terminal_monotonic_ns=time.monotonic_ns(),
-            reason=reason,
-            native_status=status.value,
-        )
+        return over_now(status, reason, last_ns)
 
     def _printed(self, run_id: str) -> str:
         """Nothing of a pod that never began, or is gone."""
@@ -350,15 +355,7 @@ class OnePodDriver(PodsDriver):
 
     def timeline(self, handle: RunHandle) -> Timeline:
         """By the clock of whoever started the steps."""
-        attempts = attempts_in(self._printed(handle.run_id))
-        return Timeline(
-            run_id=handle.run_id,
-            native_status="",
-            resolution_seconds=1e-6,
-            started=min((a.started for a in attempts if a.started), default=None),
-            finished=max((a.finished for a in attempts if a.finished), default=None),
-            attempts=tuple(sorted(attempts, key=lambda a: (a.started or 0, a.index or 0))),
-        )
+        return timeline_of(handle.run_id, attempts_in(self._printed(handle.run_id)), 1e-6)
 
     def logs(self, handle: RunHandle, step: str) -> str:
         """What the pod printed: all steps."""

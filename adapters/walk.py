@@ -12,7 +12,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from threading import Lock
 
 from adapters.base import Attempt, RunRequest
 from adapters.workloads import GATED, SWEEP, Member, phases
@@ -122,16 +121,15 @@ def attempts_in(text: str) -> list[Attempt]:
 
 
 _ATTEMPT = '{"attempt":'
-_TELLING = Lock()
-"""Members of one phase end at any time, and a line is one step's."""
 
 
 def _told(job: Job, at: float, outputs: Outputs) -> Outputs:
     attempt = Attempt(
         step=job.member.step, index=job.member.index, started=at, finished=time.time(), status="0"
     )
-    with _TELLING:
-        print(json.dumps({"attempt": attempt.model_dump(), "outputs": outputs}), flush=True)
+    # One write with its own line ends: steps of the same phase print too, and their text may lack its end yet.
+    sys.stdout.write(f"\n{json.dumps({'attempt': attempt.model_dump(), 'outputs': outputs})}\n")
+    sys.stdout.flush()
     return outputs
 
 

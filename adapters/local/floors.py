@@ -20,7 +20,7 @@ from adapters.base import (
 from adapters.local import envs
 from adapters.local.processes import Server
 from adapters.local.target import LocalTarget, connect_local
-from adapters.pods import OnePodDriver, PodsRuntime
+from adapters.pods import OnePodDriver, PodsRuntime, name_of, over_now, timeline_of
 from adapters.runtimes import NothingToInstall
 from adapters.targets import connect
 from adapters.walk import Job, Outputs, attempts_in, outputs_in, walk, words
@@ -69,14 +69,7 @@ class FloorDriver:
                 self._carry_out(run, time.monotonic() + deadline_seconds)
             except _Ended as ended:
                 status, reason = ended.status, ended.reason
-        return RunOutcome(
-            status=status,
-            last_non_terminal_ns=handle.accepted_ns,
-            first_terminal_ns=time.time_ns(),
-            first_terminal_monotonic_ns=time.monotonic_ns(),
-            reason=reason,
-            native_status=status.value,
-        )
+        return over_now(status, reason, handle.accepted_ns)
 
     def _carry_out(self, run: _Run, end: float) -> None:
         raise NotImplementedError
@@ -103,15 +96,7 @@ class FloorDriver:
 
     def timeline(self, handle: RunHandle) -> Timeline:
         """By the clock of whoever started the steps."""
-        attempts = self._runs[handle.run_id].attempts
-        return Timeline(
-            run_id=handle.run_id,
-            native_status="",
-            resolution_seconds=1e-6,
-            started=min((a.started for a in attempts if a.started), default=None),
-            finished=max((a.finished for a in attempts if a.finished), default=None),
-            attempts=tuple(sorted(attempts, key=lambda a: (a.started or 0, a.index or 0))),
-        )
+        return timeline_of(handle.run_id, self._runs[handle.run_id].attempts, 1e-6)
 
     def logs(self, handle: RunHandle, step: str) -> str:
         """What the step printed."""
@@ -154,9 +139,8 @@ class ProcessesDriver(FloorDriver):
         walk(request.workload, request.steps, request.parameters, execute)
 
     def _start(self, run: _Run, job: Job) -> Server:
-        index = job.member.index
         command = [str(envs.harness_python()), "-m", "core.entry", *words(run.request.run_id, job)]
-        name = f"{run.request.run_id}-{job.member.step}{'' if index is None else f'-{index}'}"
+        name = name_of(run.request.run_id, job.member)
         run.servers.append(name)
         return self.where.servers.start(name, command, self.where.step_env(), self.where.state.root)
 

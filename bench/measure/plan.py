@@ -283,21 +283,20 @@ def learned(earlier: Iterable[RunRecord]) -> Earlier:
     that is there twice counts once.
     """
     makespans: dict[str, list[float]] = {}
-    plans: dict[str, list[tuple[ClientClock, Scenario]]] = {}
-    watched: dict[int, float] = {}
+    plans: dict[str, list[tuple[ClientClock, RunRecord]]] = {}
     for record in {record.run_id: record for record in earlier}.values():
         if record.client is not None:
             makespans.setdefault(record.scenario.key, []).append(record.client.makespan_monotonic_ns / 1e9)
-            plans.setdefault(record.sample.plan_id, []).append((record.client, record.scenario))
-            if record.resources and record.resources.idle:
-                watched[record.client.submit_ns] = IDLE_WAITS * record.resources.idle.seconds
+            plans.setdefault(record.sample.plan_id, []).append((record.client, record))
     between: dict[tuple[str, str, bool], list[float]] = {}
     for runs in plans.values():
         runs.sort(key=lambda run: run[0].submit_ns)
-        for (before, left), (client, of) in pairwise(runs):
+        for (before, left), (client, record) in pairwise(runs):
+            of = record.scenario
             gap = (client.submit_ns - before.first_terminal_ns) / 1e9 - client.jitter_seconds
-            if deployed := _place(left) != _place(of):
-                gap -= watched.get(client.submit_ns, 0.0)
+            deployed = _place(left.scenario) != _place(of)
+            if deployed and record.resources and record.resources.idle:
+                gap -= IDLE_WAITS * record.resources.idle.seconds
             if gap < INTERRUPTED_SECONDS:
                 between.setdefault((of.target, of.orchestrator, deployed), []).append(max(0.0, gap))
     return Earlier(

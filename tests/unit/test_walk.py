@@ -4,13 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from adapters.base import RunRequest
-from adapters.walk import WAYS, Job, attempts_in, outputs_in, words
+from adapters.base import BenchError, RunRequest
+from adapters.kube import Document
+from adapters.pods import OnePodDriver
+from adapters.walk import WAYS, Job, _told, attempts_in, outputs_in, words
 from adapters.workloads import Member
 
 
@@ -75,6 +80,14 @@ def test_a_line_that_is_not_whole_says_nothing(tmp_path: Path) -> None:
     assert len(attempts_in(printed[:-20])) == 1
 
 
+def test_what_another_step_prints_meanwhile_is_not_in_the_way(capsys: pytest.CaptureFixture[str]) -> None:
+    """A print writes its text first and its line's end then; the one of another thread may come in between."""
+    print("eval: score 0.61", end="")
+    _told(Job(Member("train", 2), {}, {}), 1.0, {})
+    print()
+    assert [(each.step, each.index) for each in attempts_in(capsys.readouterr().out)] == [("train", 2)]
+
+
 def test_what_a_step_is_given() -> None:
     job = Job(Member("eval", 2), {"k": "5"}, {"model_uri": "s3://a/b"})
     assert words("r1", job) == [
@@ -87,3 +100,31 @@ def test_a_last_line_that_is_not_outputs_is_said(text: str) -> None:
     with pytest.raises(ValueError, match="its last line is not its outputs"):
         outputs_in(text)
     assert outputs_in(text + '\n{"outputs": {"k": 1}}') == {"k": "1"}
+
+
+class Pod(OnePodDriver):
+    """One that has failed and printed something; no cluster."""
+
+    def __init__(self, printed: str) -> None:
+        core = SimpleNamespace(
+            create_namespaced_pod=lambda *_: None, read_namespaced_pod_log=lambda *_: printed
+        )
+        where: Any = SimpleNamespace(
+            kube=SimpleNamespace(core=core), image=lambda _: "step", step_digest="sha256:0"
+        )
+        super().__init__(where, "calls")
+
+    def _ended(self, run_id: str, wanted: set[str], end: float) -> Iterator[Document]:
+        yield {"status": {"phase": "Failed"}}
+
+
+def test_an_image_that_is_too_old_is_no_failure_of_the_floor() -> None:
+    """What Python says of `-m nosuch.walk`, of `adapters`."""
+    missing = subprocess.run(
+        [sys.executable, "-m", "nosuch.walk"], capture_output=True, text=True, check=False
+    )
+    driver = Pod(missing.stderr.replace("nosuch", "adapters"))
+    with pytest.raises(BenchError, match="an older bench"):
+        driver.wait(driver.submit(request("chain", 1)), 1.0)
+    driver = Pod("InjectedFault: injected fault: exception")
+    assert driver.wait(driver.submit(request("chain", 1)), 1.0).reason.endswith("injected fault: exception")
