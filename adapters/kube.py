@@ -147,16 +147,24 @@ class Kube:
 
     @staticmethod
     def _gone(resource: Any, name: str, namespace: str | None, seconds: float) -> None:
-        try:
-            found = resource.get(name=name, namespace=namespace)
-        except NotFoundError:
-            return
-        version = found.metadata.resourceVersion
-        for event in resource.watch(
-            name=name, namespace=namespace, resource_version=version, timeout=int(seconds)
-        ):
-            if event["type"] == "DELETED":
+        """Wait until it is not there any more. Raises `BenchError` where it still is after `seconds`."""
+        end = time.monotonic() + seconds
+        while True:
+            try:
+                found = resource.get(name=name, namespace=namespace)
+            except NotFoundError:
                 return
+            left = end - time.monotonic()
+            if left <= 0:
+                raise BenchError(
+                    f"{name} is still there {seconds:.0f} s after it was deleted", "bench cluster status"
+                )
+            version = found.metadata.resourceVersion
+            for event in resource.watch(
+                name=name, namespace=namespace, resource_version=version, timeout=max(1, int(left))
+            ):
+                if event["type"] == "DELETED":
+                    return
 
     def rolled_out(self, namespace: str, deployment: str, seconds: float) -> None:
         """Wait until a Deployment runs its newest template only.
@@ -247,13 +255,21 @@ class Kube:
         """A watch from resource version `since` on; ends with the server's time-out or when it loses its place."""
         try:
             for event in watch.Watch().stream(
-                list_call, resource_version=since, timeout_seconds=seconds, deserialize=False, **where
+                list_call,
+                resource_version=since,
+                timeout_seconds=seconds,
+                _request_timeout=(30, seconds + 30),  # a proxy may drop an idle stream without a word
+                deserialize=False,
+                **where,
             ):
-                if event["type"] == "ERROR":
-                    return
                 yield event["type"], event["object"]
         except (urllib3.exceptions.ProtocolError, urllib3.exceptions.ReadTimeoutError):
             return  # the server cut the stream: the caller lists again
+        except KeyError as error:
+            # An ERROR event: the client looks for the object as it would be if it were not left plain JSON.
+            if error.args != ("raw_object",):
+                raise
+            return
 
     def talk(self, namespace: str, pod: str, command: list[str]) -> Any:
         """An open conversation with a command that is started in the pod (`kubernetes.stream.ws_client.WSClient`)."""

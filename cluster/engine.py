@@ -51,10 +51,6 @@ class Docker:
         """The id (sha256:…) of a local image."""
         return self.ask("image", "inspect", "--format", "{{.Id}}", name)
 
-    def has_image(self, image_id: str | None) -> bool:
-        """Whether an image is still there; an image may be pruned behind a stamp's back."""
-        return bool(image_id) and self.image_id(str(image_id)) == image_id
-
     def image_bytes(self, name: str) -> int:
         """Size on disk, shared layers included."""
         return int(self.ask("image", "inspect", "--format", "{{.Size}}", name) or 0)

@@ -104,7 +104,10 @@ class Log:
         except BaseException:
             # Ctrl-C reaches a terminal's whole process group, but a signal may also be meant for us alone.
             process.terminate()
-            process.wait(10)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
             raise
         finally:
             self.stage.forget(process)

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -99,13 +99,16 @@ def paths() -> Paths:
     return Paths(home() / "cluster")
 
 
-def write_atomic(target: Path, text: str, mode: int = 0o644) -> None:
-    """Write `text` so that a reader, or a kill at any moment, finds the old file or the new one whole."""
+def write_atomic(target: Path, content: str | Iterable[bytes], mode: int = 0o644) -> None:
+    """Write a text, or bytes part by part, so that a reader, or a kill at any moment, finds the old file or the new one
+    whole; what could not be written to its end is removed.
+    """
+    parts = [content.encode()] if isinstance(content, str) else content
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
     try:
-        with os.fdopen(handle, "w") as stream:
-            stream.write(text)
+        with os.fdopen(handle, "wb") as stream:
+            stream.writelines(parts)
             stream.flush()
             os.fsync(stream.fileno())
         Path(temporary).chmod(mode)

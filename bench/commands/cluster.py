@@ -6,7 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Annotated, NoReturn
 
@@ -21,10 +21,14 @@ import adapters
 import cluster
 from adapters.base import Target
 from bench.commands import completion
+from bench.errors import EXIT_FAILED, EXIT_INTERRUPTED
 from cluster.lifecycle import ImagesMode, known_orchestrators
 from cluster.pins import ORCHESTRATORS
 
-EXIT_CODES = "Exit codes: 0 done · 1 failed, or not all up (status) · 2 wrong arguments · 3 interrupted."
+EXIT_CODES = (
+    "Exit codes: 0 done · 1 failed, or not all up (status) · 2 wrong arguments · "
+    f"{EXIT_INTERRUPTED} interrupted."
+)
 
 app = typer.Typer(
     name="cluster",
@@ -72,29 +76,27 @@ class _Progress:
 
 
 @contextmanager
-def _shown() -> Iterator[Callable[[cluster.Progress], None]]:
-    """Progress goes to standard error, so that standard output is the result alone."""
+def _shown(verb: str) -> Iterator[Callable[[cluster.Progress], None]]:
+    """Progress goes to standard error, so that standard output is the result alone; errors too, and end the command."""
     console = Console(stderr=True)
     progress = _Progress(console)
     # A polite kill is an interruption too: the commands under way are ended and what is finished is kept.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if not console.is_terminal:
-        yield progress
-        return
-    with Live(progress, console=console, refresh_per_second=8, transient=True):
-        yield progress
+    drawn = Live(progress, console=console, refresh_per_second=8, transient=True)
+    try:
+        with drawn if console.is_terminal else nullcontext():
+            yield progress
+    except cluster.ClusterError as problem:
+        _fail(problem)
+    except KeyboardInterrupt:
+        said = f"Interrupted. Finished stages are kept; `bench cluster {verb}` goes on from here."
+        console.print(said, highlight=False)
+        raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 def _fail(problem: cluster.ClusterError) -> NoReturn:
     Console(stderr=True).print(f"[red bold]error:[/] {escape(str(problem))}", highlight=False, soft_wrap=True)
-    raise typer.Exit(1)
-
-
-def _interrupted(verb: str) -> NoReturn:
-    Console(stderr=True).print(
-        f"Interrupted. Finished stages are kept; `bench cluster {verb}` goes on from here.", highlight=False
-    )
-    raise typer.Exit(3)
+    raise typer.Exit(EXIT_FAILED)
 
 
 _complete_with = completion.among(*ORCHESTRATORS, completion.ALL)
@@ -142,13 +144,8 @@ def up(
     """
     began = time.monotonic()
     mode, orchestrators = _mode(images), _with(with_ or [])
-    try:
-        with _shown() as report:
-            found = cluster.up(mode, report, orchestrators=orchestrators)
-    except cluster.ClusterError as problem:
-        _fail(problem)
-    except KeyboardInterrupt:
-        _interrupted("up")
+    with _shown("up") as report:
+        found = cluster.up(mode, report, orchestrators=orchestrators)
     if as_json:
         typer.echo(found.to_json())
         return
@@ -199,13 +196,8 @@ def down(
 
       bench cluster down --engine
     """
-    try:
-        with _shown() as report:
-            cluster.down(report, stop_engine=engine)
-    except cluster.ClusterError as problem:
-        _fail(problem)
-    except KeyboardInterrupt:
-        _interrupted("down")
+    with _shown("down") as report:
+        cluster.down(report, stop_engine=engine)
     Console().print(
         "The cluster is down. Images are kept: the next `bench cluster up` is quick.", highlight=False
     )
@@ -261,13 +253,8 @@ def load(
 
       bench cluster load my.registry/orchestrator:1.2
     """
-    try:
-        with _shown() as report:
-            reference = cluster.load(image, report)
-    except cluster.ClusterError as problem:
-        _fail(problem)
-    except KeyboardInterrupt:
-        _interrupted("load")
+    with _shown("load") as report:
+        reference = cluster.load(image, report)
     typer.echo(reference)
 
 
@@ -339,20 +326,15 @@ def install(
     able = tuple(name for name in wanted if Target.K8S in adapters.load(name).targets())
     if "all" not in (with_ or []) and (unable := ", ".join(name for name in wanted if name not in able)):
         raise typer.BadParameter(f"not wired for k8s yet: {unable}", param_hint="--with")
-    try:
-        with _shown() as report:
-            found = contexts.install(
-                context,
-                kubeconfig=kubeconfig,
-                registry=registry.rstrip("/"),
-                storage_class=storage_class,
-                orchestrators=able,
-                report=report,
-            )
-    except cluster.ClusterError as problem:
-        _fail(problem)
-    except KeyboardInterrupt:
-        _interrupted(f"install --context {context}")
+    with _shown(f"install --context {context}") as report:
+        found = contexts.install(
+            context,
+            kubeconfig=kubeconfig,
+            registry=registry.rstrip("/"),
+            storage_class=storage_class,
+            orchestrators=able,
+            report=report,
+        )
     Console().print(
         f"Installed on [b]{escape(found.context)}[/]: bench run --orchestrator argo --target k8s --context "
         f"{escape(found.context)}",
@@ -371,13 +353,8 @@ def uninstall(context: Context, kubeconfig: Kubeconfig = "") -> None:
     """
     from cluster import contexts  # with Kubernetes' client, which other commands need not wait for
 
-    try:
-        with _shown() as report:
-            removed = contexts.uninstall(context, kubeconfig=kubeconfig, report=report)
-    except cluster.ClusterError as problem:
-        _fail(problem)
-    except KeyboardInterrupt:
-        _interrupted(f"uninstall --context {context}")
+    with _shown(f"uninstall --context {context}") as report:
+        removed = contexts.uninstall(context, kubeconfig=kubeconfig, report=report)
     for name in removed:
         typer.echo(f"removed {name}")
     typer.echo("Nothing of ours is left there." if removed else "Nothing of ours was there.")

@@ -25,6 +25,7 @@ from cluster import engine, host, lifecycle, pins
 from cluster.state import home, paths
 
 Verdict = Literal["ok", "warn", "fail"]
+TARGETS = ("local", "kind")
 
 GIB = 1024**3
 MINIMUM_CPUS = 2
@@ -34,12 +35,14 @@ MINIMUM_DISK = 25 * GIB
 
 @dataclass(frozen=True)
 class Check:
-    """One thing looked at. `warn` costs a feature or quality, `fail` means `bench cluster up` cannot work."""
+    """One thing looked at. `warn` costs a feature or quality, `fail` means that a target cannot work."""
 
     name: str
     verdict: Verdict
     detail: str
     remedy: str = ""
+    stops: tuple[str, ...] = TARGETS
+    """The targets that cannot work where it fails."""
 
 
 def checks() -> list[Check]:
@@ -53,6 +56,7 @@ def checks() -> list[Check]:
         _disk,
         _python,
         _uv,
+        _root,
         _docker,
         _capability,
         _cgroups,
@@ -98,7 +102,14 @@ def _show(found: list[Check]) -> None:
         if check.remedy:
             text += f"\n[dim]→ {escape(check.remedy)}[/]"
         table.add_row(f"[{colour}]{check.verdict}[/]", check.name, text)
-    Console().print(table, highlight=False)
+    console = Console()
+    console.print(table, highlight=False)
+    for target in TARGETS:
+        failed = [check.name for check in found if check.verdict == "fail" and target in check.stops]
+        said = (
+            f"[red]cannot work: {', '.join(failed)}[/]" if failed else "[green]nothing stands in its way[/]"
+        )
+        console.print(f"--target {target}: {said}", highlight=False)
 
 
 def _cpus() -> Check:
@@ -142,6 +153,17 @@ def _uv() -> Check:
     return Check("uv", "ok", done.stdout.strip())
 
 
+def _root() -> Check:
+    if host.is_root():
+        return Check("root", "ok", "images can be built where no registry answers")
+    return Check(
+        "root",
+        "warn",
+        "not root: images can be pulled, not built",
+        "sudo, where they cannot be pulled; --target local needs neither.",
+    )
+
+
 def _docker() -> Check:
     docker = engine.client()
     ours = " (bench cluster up does it as root)" if host.is_root() else ""
@@ -151,6 +173,7 @@ def _docker() -> Check:
             "warn" if host.is_root() else "fail",
             "no client that can build images with secrets",
             f"{engine.CLIENT_REMEDY}{ours}",
+            stops=("kind",),
         )
     version = engine.server_version(docker)
     if version is None:
@@ -159,6 +182,7 @@ def _docker() -> Check:
             "warn" if host.is_root() else "fail",
             f"{docker.program} finds no engine",
             f"sudo systemctl start docker{ours}",
+            stops=("kind",),
         )
     owner = "started by bench" if engine.owned_pid(paths()) else "not started by bench"
     return Check("docker", "ok", f"engine {version}, {owner}, runtime {engine.default_runtime(docker)}")
@@ -266,13 +290,15 @@ def _postgres() -> Check:
         remedy = (
             "" if there else "unset BENCH_POSTGRES_BIN, or name the folder that has the program `postgres`."
         )
-        return Check("postgres", "ok" if there else "fail", f"BENCH_POSTGRES_BIN={given}", remedy)
+        verdict: Verdict = "ok" if there else "fail"
+        return Check("postgres", verdict, f"BENCH_POSTGRES_BIN={given}", remedy, stops=("local",))
     if host.is_root() and not (host.find_program("setpriv") or host.find_program("unshare")):
         return Check(
             "postgres",
             "fail",
             "it does not run as root, and neither setpriv nor unshare is here",
             "apt-get install -y util-linux, or run bench as another user.",
+            stops=("local",),
         )
     return Check("postgres", "ok", "from a PyPI wheel, under the state folder")
 

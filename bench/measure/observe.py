@@ -215,8 +215,8 @@ class ClusterScene:
         Raises `BenchError` where the watch could not be kept up.
         """
         watcher = PodWatcher(self.where.kube, run_id)
-        watcher.start()
         try:
+            watcher.start()
             yield watcher
         finally:
             watcher.stop()
@@ -458,6 +458,10 @@ def scene_of(target: Target, stepless: bool = False) -> Scene:
     return LocalScene() if target is Target.LOCAL else ClusterScene(target)
 
 
+FEWEST_TICKS = 50
+"""Of the CPU clock, of all cores together (half a second of one): a share of fewer is mostly rounding."""
+
+
 @dataclass(frozen=True)
 class Gauge:
     """The machine's counters at one moment."""
@@ -491,6 +495,6 @@ class Gauge:
             cpu_some=share.get("cpu"),
             io_some=share.get("io"),
             memory_some=share.get("memory"),
-            steal=(self.steal - before.steal) / ticks if ticks else None,
+            steal=(self.steal - before.steal) / ticks if ticks >= FEWEST_TICKS else None,
             load_before=before.load,
         )

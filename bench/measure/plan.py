@@ -16,6 +16,7 @@ from adapters.base import Frozen
 from bench.analysis.statistics import median
 from bench.results.records import ClientClock, RunRecord, Sample, Scenario
 from bench.results.store import Store
+from cluster.state import write_atomic
 
 PLANS = "plans"
 JOURNAL = "journal.jsonl"
@@ -233,14 +234,7 @@ def longest_pause(scenario: Scenario, jitter_seconds: float) -> float:
 
 def save(folder: Path, plan: Plan) -> None:
     """Write the plan under `folder`; whole or not at all."""
-    plans = folder / PLANS
-    plans.mkdir(parents=True, exist_ok=True)
-    part = plans / f".{plan.plan_id}.part"
-    with part.open("w", encoding="utf-8") as file:
-        file.write(plan.model_dump_json(indent=1))
-        file.flush()
-        os.fsync(file.fileno())
-    part.rename(plans / f"{plan.plan_id}.json")
+    write_atomic(folder / PLANS / f"{plan.plan_id}.json", plan.model_dump_json(indent=1))
 
 
 def unfinished(folder: Path, store: Store, digest: str) -> Plan | None:

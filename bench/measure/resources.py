@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import structlog
 
@@ -59,13 +59,6 @@ class Look:
     def readable(self) -> bool:
         """Whether anything could be read."""
         return bool(self.parts) or self.requests is not None
-
-
-class Sight(Protocol):
-    """Where an orchestrator's components can be looked at."""
-
-    def look(self, components: Iterable[Component]) -> Look:
-        """Their counters now."""
 
 
 def between(before: Look, after: Look, components: Iterable[Component]) -> Window:

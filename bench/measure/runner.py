@@ -25,6 +25,7 @@ from adapters.base import (
     Runtime,
     Status,
     Target,
+    TargetUnreachable,
     TargetUnusable,
     Timeline,
     Unsupported,
@@ -389,13 +390,13 @@ class Runner:
         except KeyboardInterrupt:
             self._interrupted(plan, started)
             raise
-        except TargetUnusable:
-            raise  # nothing can be said of the run now: the next command ends it and records it as void
         except Unsupported:
             self._cancel(scenario.orchestrator, started)
             planning.note_end(self.folder, started)
             raise
         except BenchError as error:
+            if isinstance(error, TargetUnusable) and not self._is_only_its_server(error, scenario, started):
+                raise  # nothing can be said of the run now: the next command ends it and records it as void
             self._cancel(scenario.orchestrator, started)
             self._void(plan, started, f"the harness could not observe it: {error.message}")
             self._doubtful = True
@@ -405,6 +406,16 @@ class Runner:
             self._cancel(scenario.orchestrator, started)
         planning.note_end(self.folder, started)
         return stored
+
+    def _is_only_its_server(self, error: TargetUnusable, scenario: Scenario, started: Started) -> bool:
+        """Whether the target itself answers, and just the orchestrator's own server did not."""
+        if not isinstance(error, TargetUnreachable):
+            return False
+        try:
+            self._scene(scenario).ledger(started.run_id)
+        except BenchError:
+            return False
+        return True
 
     def _one(self, plan: Plan, started: Started, requests: Sequence[RunRequest], cold: bool) -> RunRecord:
         """The usual sample: one run, watched by all three clocks."""
@@ -457,9 +468,10 @@ class Runner:
         return together.as_one(started.run_id, each, [run.begin_ns for run in ended])
 
     def _cancel(self, orchestrator: str, started: Started) -> None:
-        """End what a sample has on the orchestrator, and remove what it left."""
-        for run_id in started.run_ids:
-            self._driver(orchestrator).cancel(run_id)
+        """End what a sample has on the orchestrator, and remove what it left: by the driver that submitted it."""
+        drivers = self._some_drivers(orchestrator, len(started.run_ids))
+        for driver, run_id in zip(drivers, started.run_ids, strict=True):
+            driver.cancel(run_id)
 
     def _noise(self, record: RunRecord) -> str:
         """Why this machine was too busy with others for the run to count; empty where it was not."""

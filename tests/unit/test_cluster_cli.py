@@ -120,7 +120,7 @@ def test_an_interrupted_up_says_that_it_goes_on(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(cluster, "up", up)
     result = bench_cluster("up")
-    assert result.exit_code == 3
+    assert result.exit_code == 130
     assert "goes on from here" in result.stderr
 
 

@@ -53,6 +53,18 @@ def test_a_missing_engine_is_a_failure_only_for_those_who_may_not_install_it(
         assert "docker.io" in check.remedy
 
 
+def test_what_stops_the_cluster_stops_no_run_without_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_engine(monkeypatch, None)
+    monkeypatch.setattr("bench.commands.doctor.host.is_root", lambda: False)
+    assert doctor._root().verdict == "warn" and "--target local" in doctor._root().remedy
+    doctor._show([doctor._root(), doctor._docker()])
+    shown = capsys.readouterr().out
+    assert "--target local: nothing stands in its way" in shown
+    assert "--target kind: cannot work: docker" in shown
+
+
 def test_a_withheld_capability_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("bench.commands.doctor.host.grants_sys_resource", lambda: False)
     assert doctor._capability().verdict == "warn"

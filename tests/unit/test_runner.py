@@ -16,6 +16,7 @@ from adapters.base import (
     RunRequest,
     Status,
     Target,
+    TargetUnreachable,
     Unsupported,
 )
 from adapters.locks import StateBusy
@@ -305,6 +306,32 @@ def test_what_cannot_be_observed_is_void_and_the_others_go_on(tmp_path: Path) ->
     assert void[0].reason == "the harness could not observe it: its schedule never fired"
     assert len(missing) == 4 and not planning.left_behind(tmp_path)
     assert any("next: bench doctor" in each.message for each in told if each.event == "void")
+
+
+@pytest.mark.parametrize("target_answers", [True, False])
+def test_an_orchestrator_s_server_that_does_not_answer_is_not_the_target(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target_answers: bool
+) -> None:
+    """One that is slow to answer ends no plan of five; a target that is gone does."""
+
+    def silent(*_: object) -> NoReturn:
+        raise TargetUnreachable("timed out", "bench doctor")
+
+    monkeypatch.setattr(BlindDriver, "wait", silent)
+    if not target_answers:
+        monkeypatch.setattr(EmptyScene, "ledger", silent)
+    plan = planning.make([scenario("blind")], n=1, seed=1)
+    with Store.locked(tmp_path) as store:
+        planning.save(tmp_path, plan)
+        runner = Runner(store, Target.LOCAL)
+        runner._adapters["blind"] = BlindAdapter()
+        if target_answers:
+            list(runner.run(plan))
+        else:
+            with pytest.raises(TargetUnreachable):
+                list(runner.run(plan))
+    assert [record.status for record in Store(tmp_path).records()] == ["void"] * target_answers
+    assert bool(planning.left_behind(tmp_path)) == (not target_answers), "the next command ends it"
 
 
 @pytest.mark.usefixtures("believed")
