@@ -264,7 +264,11 @@ def run(
         bool, typer.Option("--json", help="Records as JSON on stdout, progress on stderr.")
     ] = False,
 ) -> None:
-    """Measure a workload on one or more orchestrators; store raw results, show where the time went."""
+    """Measure a workload on one or more orchestrators; store raw results, show where the time went.
+
+    Exit codes: 0 measured, 1 a run failed without a fault, is missing, or one that was named is unsupported, 2 bad
+    input, 130 interrupted: the same command goes on.
+    """
     from bench.commands import run as run_command
     from bench.faults import inject
     from bench.measure import pilot

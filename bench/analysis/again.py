@@ -5,13 +5,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from bench.analysis.cells import CONTROLS, Cell, comparable, makespan
-from bench.analysis.statistics import difference, judge_rows, median_estimate
+from bench.analysis.statistics import LEVEL, difference, judge_rows, median_estimate
 
 FEWEST = 3
 """Runs of one plan that are worth a comparison."""
-UNSURE = "cannot tell"
-SAME = ("no difference", UNSURE)
-"""How a verdict begins that tells no two apart."""
 
 
 @dataclass(frozen=True)
@@ -46,23 +43,28 @@ def said(made: Sequence[dict[str, Any]]) -> str:
     if not compared:
         return "No scenario was measured twice under the same conditions (A/A): how far chance alone goes is not known."
     text = f"Of {len(compared)} scenario{'s' * (len(compared) > 1)} measured twice under the same conditions (A/A) "
-    apart = [row for row in compared if not row["difference"]["verdict"].startswith(SAME)]
-    unsure = sum(row["difference"]["verdict"].startswith(UNSURE) for row in compared)
-    if apart:
-        shifts = ", ".join(f"{row['scenario']} by {_moved(row):+.0%}" for row in apart)
-        text += f"these came out different: {shifts}."
-    elif unsure == len(compared):
-        text += "none could be tested: too few runs."
+    tested = [row for row in compared if row["difference"]["p"] is not None]
+    if tested:
+        apart = [row for row in tested if row["difference"]["p"] <= 1 - LEVEL]
+        text += (
+            f"{len(apart) or 'none'} of the {len(tested)} with enough runs came out different, each test by itself at "
+            f"p ≤ {1 - LEVEL:.2f}, where chance alone makes {len(tested) * (1 - LEVEL):.1f} of them"
+        )
+        text += f": {', '.join(_shift(row) for row in apart)}." if apart else "."
     else:
-        text += "none came out different"
-        text += f", but {unsure} had too few runs to be tested." if unsure else "."
+        text += "none could be tested: too few runs."
     most = max(compared, key=lambda row: abs(_moved(row)))
     text += (
-        f" The median that moved most is that of {most['scenario']}, by {_moved(most):+.0%}: between runs of different "
-        "days, a difference no larger than that may be the machine's."
+        f" The median that moved most is that of {_shift(most)}. Between plans, which are hours or days apart, a "
+        "difference no larger than that may be the machine's: comparisons of two, and ratios to the floor, are within "
+        "plans, and within their blocks where there are enough."
     )
     measured = {row["scenario"].split("/")[1] for row in compared}
     return text if measured - set(CONTROLS) else f"{text} No orchestrator is among them yet."
+
+
+def _shift(row: dict[str, Any]) -> str:
+    return f"{row['scenario']} by {_moved(row):+.0%}"
 
 
 def _moved(row: dict[str, Any]) -> float:

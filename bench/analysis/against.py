@@ -1,6 +1,6 @@
 """Orchestrators against each other, two by two, as shipped: the same work in the same environment."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -54,27 +54,51 @@ def shipped(found: Sequence[Cell]) -> list[Cell]:
 
 
 def _rows(members: Sequence[Cell]) -> list[dict[str, Any]]:
-    both = [(a, b) for a, b in combinations(members, 2) if a.key.orchestrator != b.key.orchestrator]
-    tests = sum(not _unlike(one, other) for one, other in both)
-    made = [_row(one, other, tests) for one, other in both]
+    both = [
+        sorted(together(a, b), key=_middle)
+        for a, b in combinations(members, 2)
+        if a.key.orchestrator != b.key.orchestrator
+    ]
+    return [
+        {
+            **row,
+            **{side: {**row[side].who, "makespan": _middle(row[side])} for side in ("first", "second")},
+        }
+        for row in contrasts((one, other) for one, other in both)
+    ]
+
+
+def _middle(cell: Cell) -> float:
+    return median(cell.values(makespan))
+
+
+def contrasts(both: Iterable[tuple[Cell, Cell]]) -> list[dict[str, Any]]:
+    """What each second cell takes more than the first, by what plans have measured of both: another is of another day.
+
+    `first` and `second` are the cells as they were compared; p is Holm-adjusted over all of these pairs.
+    """
+    known = [(*together(one, other), _unlike(one, other)) for one, other in both]
+    tests = sum(not why for *_, why in known)
+    made: list[dict[str, Any]] = []
+    for one, other, why in known:
+        paired, found = (False, None) if why else _difference(one, other, tests)
+        made.append(
+            {"not_compared": why, "first": one, "second": other, "paired": paired, "difference": found}
+        )
     judge_rows(made)
     return made
 
 
-def _row(one: Cell, other: Cell, tests: int) -> dict[str, Any]:
-    why = _unlike(one, other)
-    within, found = (False, None) if why else _difference(one, other, tests)
-    return {
-        "not_compared": why,
-        "first": {**one.who, "makespan": median(one.values(makespan))},
-        "second": {**other.who, "makespan": median(other.values(makespan))},
-        "paired": within,
-        "difference": found,
-    }
+def together(one: Cell, other: Cell) -> tuple[Cell, Cell]:
+    """Both with only the plans that measured both; as they are where none did."""
+    shared = one.plans & other.plans
+    return (one.of_plans(shared), other.of_plans(shared)) if shared else (one, other)
 
 
 def _unlike(one: Cell, other: Cell) -> str:
-    """Why two orchestrators' cells are not set against each other; empty where they are."""
+    """Why two cells are not set against each other; empty where they are."""
+    if not (one.measured and other.measured):
+        return "no stored result for one of them"
     apart = "" if one.plans & other.plans else "in no plan together: a difference may be the day's"
     return unlike(one, other) or apart
 

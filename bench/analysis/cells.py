@@ -205,6 +205,10 @@ class Cell:
         """Under which its samples were taken."""
         return frozenset(record.sample.plan_id for record in self.measured)
 
+    def of_plans(self, plans: frozenset[str]) -> "Cell":
+        """The same cell with only what these plans stored."""
+        return Cell(self.key, tuple(r for r in self.records if r.sample.plan_id in plans))
+
     @property
     def is_plain_pipeline(self) -> bool:
         """The whole pipeline, nothing wrong on purpose, not only first runs after a switch."""
@@ -336,9 +340,9 @@ def key_of(record: RunRecord) -> CellKey:
 def cells(records: Iterable[RunRecord]) -> list[Cell]:
     """One cell for each scenario and environment, sorted; the order of the records does not matter.
 
-    Where a scenario has samples that were the first after a switch and others, the first are a cell of their own,
-    with those that failed: a server that was just started is slower, and how many of n are such would say how large
-    the median is.
+    Where a scenario has samples that were the first after a switch and others, the first are a cell of their own: a
+    server that was just started takes another time, and how many of n are such would move the median. One that failed
+    stays with the others: no row may look better for having failed at first.
 
     Runs that ended before the target told its facts carry a fingerprint cut short: where none of them was
     measured and just one cell of the scenario has those facts and more, they are that cell's.
@@ -363,8 +367,8 @@ def cells(records: Iterable[RunRecord]) -> list[Cell]:
             continue
         split: dict[bool, list[RunRecord]] = {True: [], False: []}
         for record in grouped[key]:
-            split[record.cold and record.status not in ("void", "unsupported")].append(record)
-        if any(map(is_measured, split[True])) and any(map(is_measured, split[False])):
+            split[record.cold and is_measured(record)].append(record)
+        if split[True] and any(map(is_measured, split[False])):
             grouped[key] = split[False]
             grouped.setdefault(replace(key, first=True), []).extend(split[True])
     return [Cell(key, tuple(sorted(members, key=_order))) for key, members in sorted(grouped.items())]
@@ -430,13 +434,20 @@ def unlike(one: Cell, other: Cell) -> str:
 
 
 def floor_of(cell: Cell, found: Sequence[Cell]) -> Cell | None:
-    """The floor of a cell: same target, work and task kind, nothing blocking between them."""
+    """The floor of a cell: same target, work and task kind, nothing blocking between them.
+
+    Of several the one with most blocks in common, then the one measured last.
+    """
     name = FLOORS.get(cell.key.task)
-    for other in found:
-        same = other.key.work == cell.key.work and other.key.task == cell.key.task
-        if same and other.key.orchestrator == name and other.measured and not comparable(cell, other):
-            return other
-    return None
+    alike = [
+        other
+        for other in found
+        if other.key.orchestrator == name and other.measured
+        if other.key.work == cell.key.work and other.key.task == cell.key.task and not comparable(cell, other)
+    ]
+    if cell in alike:
+        return cell
+    return max(alike, key=lambda other: (len(pairs(other, cell)), other.last), default=None)
 
 
 def block_of(record: RunRecord) -> tuple[str, int]:

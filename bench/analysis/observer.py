@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.analysis.cells import Cell, estimated, makespan, pairs
+from bench.analysis.cells import CONTROLS, Cell, estimated, makespan, pairs
 from bench.analysis.statistics import median, paired_ratio
 
 
@@ -14,13 +14,21 @@ def rows(found: Sequence[Cell]) -> list[dict[str, Any]]:
     """One for each cell that was also measured with the observer off, in the same blocks.
 
     Only pairs of two first runs after a switch, or of two later ones: the order within a block says which is first.
+    A floor has nothing to warm up, so all of its pairs count.
     """
     usual = {cell.key: cell for cell in found}
     made = []
     for off in found:
         on = usual.get(replace(off.key, observer="")) if off.key.observer == "off" else None
-        both = [pair for first in (True, False) if on for pair in pairs(_only(off, first), _only(on, first))]
-        if on is None or not both:
+        if on is None:
+            continue
+        alike = (
+            [(off, on)]
+            if off.key.orchestrator in CONTROLS
+            else [(_only(off, first), _only(on, first)) for first in (True, False)]
+        )
+        both = [pair for each in alike for pair in pairs(*each)]
+        if not both:
             continue
         made.append(
             {

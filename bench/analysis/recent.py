@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from bench.analysis import grouping
-from bench.analysis.cells import CONTROLS, FLOORS, Cell, CellKey
+from bench.analysis.cells import CONTROLS, Cell, CellKey
 from bench.results.records import RunRecord
 
 
@@ -15,33 +15,35 @@ class Part:
     rows: tuple[Cell, ...]
     around: tuple[Cell, ...]
     """All that was measured there: where the rows' floor is."""
-    differs: tuple[str, ...] | None
-    """The facts in which the table before is another environment; None for the first, the newest."""
+    differs: tuple[str, ...]
+    """The facts in which it is another environment than that of the newest pipelines."""
+    below: bool
+    """Whether there is a newer one before it."""
 
     @property
     def days(self) -> str:
         return days(self.rows)
 
 
-def parts(found: Sequence[Cell]) -> list[Part]:
+def parts(found: Sequence[Cell], everything: Sequence[Cell], beside: Sequence[Cell] = ()) -> list[Part]:
     """Cells of one target by environment, newest first; each scenario only where it was measured last.
 
     The code of the steps is one of the facts: rows that lack it share a table with no row that has it. A table
-    of floors alone is left out, and one of older rows has the floor of its own environment.
+    of controls alone is left out, and one of older rows has the floor of its own environment. `everything` is all that
+    is stored of the target: its newest pipelines are what others are held against. `beside` are cells that are no rows.
     """
     newest_of = {_scenario(cell): cell for cell in sorted(found, key=last)}
+    now = newest(everything).facts
     made: list[Part] = []
-    before: dict[str, str] = {}
-    for facts, members in environments(found):
+    for facts, members in environments([*found, *beside]):
         rows = [
             cell
             for cell in members
-            if newest_of[_scenario(cell)] is cell and cell.key.orchestrator not in FLOORS.values()
+            if newest_of.get(_scenario(cell)) is cell and cell.key.orchestrator not in CONTROLS
         ]
-        if not rows:
-            continue
-        made.append(Part(tuple(rows), tuple(members), differing(before, facts) if made else None))
-        before = facts
+        if rows:
+            now = now or facts
+            made.append(Part(tuple(rows), tuple(members), differing(now, facts), below=bool(made)))
     return made
 
 

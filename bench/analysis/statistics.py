@@ -17,7 +17,6 @@ import scipy  # its `special` loads when first used, which `bench --help` does n
 
 SEED = 20_260_101
 LEVEL = 0.95
-RESAMPLES = 9_999
 CURVE_RESAMPLES = 999
 MANY_PAIRS, FEWEST_RESAMPLES = 2_000, 99
 """A line's bootstrap draws less often, to the second at least, where there are more pairs of runs than the first."""
@@ -171,19 +170,15 @@ def median_estimate(samples: Sequence[float], level: float = LEVEL) -> Estimate:
     return Estimate(median(samples), len(samples), interval, note)
 
 
-def bootstrap_interval(
-    samples: Sequence[float], blocks: Sequence[object] | None = None, level: float = LEVEL, seed: int = SEED
-) -> Interval | None:
-    """A bootstrap interval of the median. None for fewer than two samples, or two blocks.
+def bootstrap_interval(samples: Sequence[float], level: float = LEVEL) -> Interval | None:
+    """A bootstrap interval of the median. None for fewer than two samples.
 
     BCa (Efron 1987) over samples, with nothing drawn: it takes the distribution over all n^n resamples, which drawing
     more and more of them approaches. Where BCa is not defined (all alike, or a degenerate jackknife), the percentile
-    method over the same; over `blocks` (each sample's block), the percentile method over whole blocks drawn. Its
-    coverage is nominal only for large n: the order-statistic interval is the one to rely on for few samples.
+    method over the same. Its coverage is nominal only for large n: the order-statistic interval is the one to rely on
+    for few samples.
     """
     data = _checked(samples)
-    if blocks is not None:
-        return _block_interval(data, blocks, level, seed)
     if len(data) < 2:
         return None
     ordered = np.sort(data)
@@ -262,25 +257,6 @@ def _median_ranks(n: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], n
     weight = np.where(i < j, largest[i] * smallest[j], 0.0) + np.diag(same)
     chosen = i <= j
     return i[chosen], j[chosen], weight[chosen]
-
-
-def _block_interval(
-    data: np.ndarray[tuple[int], np.dtype[np.float64]], blocks: Sequence[object], level: float, seed: int
-) -> Interval | None:
-    if len(blocks) != len(data):
-        raise ValueError(f"{len(data)} samples, but {len(blocks)} blocks")
-    groups: dict[object, list[float]] = {}
-    for value, block in zip(data.tolist(), blocks, strict=True):
-        groups.setdefault(block, []).append(value)
-    if len(groups) < 2:
-        return None
-    parts = [np.asarray(values) for values in groups.values()]
-    rng = np.random.default_rng(seed)
-    draws = rng.integers(0, len(parts), size=(RESAMPLES, len(parts)))
-    medians = [float(np.median(np.concatenate([parts[i] for i in draw]))) for draw in draws]
-    tail = (1 - level) / 2
-    low, high = np.quantile(medians, [tail, 1 - tail])
-    return Interval(float(low), float(high), level, f"percentile bootstrap over {len(parts)} blocks")
 
 
 def p95(samples: Sequence[float], level: float = LEVEL) -> Estimate:

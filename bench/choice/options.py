@@ -74,8 +74,8 @@ SHARED = ("retries", "lineage")
 def figures_of(found: Sequence[Cell], target: str) -> Known:
     """What is stored of each option, by criterion; each as it was measured last.
 
-    Latency and memory are of the newest environment alone: what was measured in others is no figure. Counts of what an
-    orchestrator does are taken from older ones too, which they name.
+    Latency is of the newest environment alone: what was measured in others is no figure. What servers hold doing
+    nothing, and counts of what an orchestrator does, are taken from older ones too, which they name.
     """
     made: Known = {}
     newest = recent.newest(found)
@@ -123,24 +123,13 @@ def _retries(found: Sequence[Cell], target: str, newest: recent.Newest) -> dict[
 
     Each interval is at a level at which all hold together (Bonferroni).
     """
-    faults = [each.name for each in FAULTS.values() if each.fails_a_step and Target(target) in each.targets]
-    by_fault = {
-        fault: _last(
-            cell
-            for cell in found
-            if cell.key.fault == fault
-            and (cell.key.workload, cell.key.steps, cell.key.retries) == ("chain", 1, "equal")
-            and aftermath.struck(cell)
-        )
-        for fault in faults
-    }
-    faults = [fault for fault in faults if by_fault[fault]]
-    if not faults:
+    by_fault = _struck(found, target)
+    if not by_fault:
         return {}
-    level = 1 - (1 - LEVEL) / len(faults)
+    level = 1 - (1 - LEVEL) / len(by_fault)
     made = {}
-    for option in set.intersection(*(set(by_fault[fault]) for fault in faults)):
-        struck = {fault: aftermath.struck(by_fault[fault][option]) for fault in faults}
+    for option in set.intersection(*map(set, by_fault.values())):
+        struck = {fault: aftermath.struck(cells[option]) for fault, cells in by_fault.items()}
         counts = {fault: (sum(a.recovered for _, a in runs), len(runs)) for fault, runs in struck.items()}
         parts = [proportion(*count, level) for count in counts.values()]
         low, high = (
@@ -154,9 +143,34 @@ def _retries(found: Sequence[Cell], target: str, newest: recent.Newest) -> dict[
         )
         within = Interval(low, high, LEVEL, "mean of Clopper–Pearson, Bonferroni")
         runs = [record for each in struck.values() for record, _ in each]
-        oldest = min((by_fault[fault][option] for fault in faults), key=lambda cell: cell.last)
+        oldest = min((cells[option] for cells in by_fault.values()), key=lambda cell: cell.last)
         made[option] = _figure(oldest, value, said, within, runs, newest)
     return made
+
+
+def _struck(found: Sequence[Cell], target: str) -> dict[str, dict[Option, Cell]]:
+    """By each fault that fails a step, and that struck any option there, what it struck."""
+    faults = [each.name for each in FAULTS.values() if each.fails_a_step and Target(target) in each.targets]
+    by_fault = {
+        fault: _last(
+            cell
+            for cell in found
+            if cell.key.fault == fault
+            and (cell.key.workload, cell.key.steps, cell.key.retries) == ("chain", 1, "equal")
+            and aftermath.struck(cell)
+        )
+        for fault in faults
+    }
+    return {fault: cells for fault, cells in by_fault.items() if cells}
+
+
+def not_struck(found: Sequence[Cell], target: str, option: Option) -> tuple[str, ...]:
+    """The faults that struck others and neither this option nor the one that it is tuned from."""
+    return tuple(
+        fault
+        for fault, cells in _struck(found, target).items()
+        if option not in cells and option.base not in cells
+    )
 
 
 def _resumed(struck: Sequence[tuple[RunRecord, aftermath.Aftermath]]) -> str:
@@ -178,18 +192,19 @@ def _lineage(found: Sequence[Cell], target: str, newest: recent.Newest) -> dict[
 
 
 def _memory(found: Sequence[Cell], target: str, newest: recent.Newest) -> dict[Option, Figure]:
-    """Of all windows in which all of its servers were watched idle, beside whatever work."""
-    watched = [cell for cell in newest.cells if not cell.key.fault]
-    held = upkeep.idle(watched)
-    made = {}
-    for option, cell in _last(watched).items():
-        if (seen := held.get((target, *option))) is None:
-            continue
-        estimate = median_estimate([upkeep.memory(parts) / GIB for _, parts in seen])
-        said = f"{digits(estimate.value)} GiB idle"
-        runs = [record for record, _ in seen]
-        figure = _figure(cell, estimate.value, said, estimate.interval, runs, newest)
-        made[option] = replace(figure, known=estimate.interval is not None)
+    """Of all windows in which all of its servers were watched idle, beside whatever work, where it was watched last."""
+    made: dict[Option, Figure] = {}
+    watched = [cell for cell in found if not cell.key.fault and upkeep.idles(cell)]
+    for _, there in recent.environments(watched):
+        held = upkeep.idle(there)
+        for option, cell in _last(there).items():
+            if option in made or (seen := held.get((target, *option))) is None:
+                continue
+            estimate = median_estimate([upkeep.memory(parts) / GIB for _, parts in seen])
+            said = f"{digits(estimate.value)} GiB idle"
+            runs = [record for record, _ in seen]
+            figure = _figure(cell, estimate.value, said, estimate.interval, runs, newest)
+            made[option] = replace(figure, known=estimate.interval is not None)
     return made
 
 

@@ -14,7 +14,8 @@ from pydantic import Field, model_validator
 from adapters.base import Frozen, Target
 from bench.analysis.cells import ORCHESTRATORS, cells, refusals, usual
 from bench.analysis.statistics import added
-from bench.choice.options import QUESTIONS, Figure, Option, failures, figures_of
+from bench.choice.options import QUESTIONS, Figure, Option, failures, figures_of, not_struck
+from bench.faults.inject import FAULTS
 from bench.report.capabilities import CAPABILITIES, SHOWN, Conformance
 from bench.results.records import RunRecord
 
@@ -47,6 +48,7 @@ class Criterion:
         return value >= limit if self.more_is_better else value <= limit
 
 
+FAILS_A_STEP = tuple(fault.name for fault in FAULTS.values() if fault.fails_a_step)
 CRITERIA = {
     each.name: each
     for each in (
@@ -67,7 +69,7 @@ CRITERIA = {
             "the figure",
             True,
             "--fault all --n 3",
-            "a chain of one step that fails in each way (raises, is killed, loses its pod), retries equal",
+            f"a chain of one step, struck in each way that others were ({', '.join(FAILS_A_STEP)}), retries equal",
             1.0,
         ),
         Criterion(
@@ -88,7 +90,7 @@ CRITERIA = {
             "1 ÷ (1 + figure): half at 1 GiB",
             False,
             "--idle 60 --n 2",
-            "looks at all of its servers idle, in the newest environment",
+            "looks at all of its servers idle, in the environment where it was watched last",
         ),
     )
 }
@@ -169,6 +171,8 @@ class Choice:
     """The criteria without a stored figure that counts."""
     known: Mapping[Option, Mapping[str, Figure]]
     """All figures, those of options that are not ranked too."""
+    not_struck: Mapping[Option, tuple[str, ...]]
+    """Of options without a figure of retries: the faults that none of its runs has met."""
 
     @property
     def even(self) -> tuple[str, ...]:
@@ -236,7 +240,12 @@ def choose(records: Sequence[RunRecord], verdicts: Sequence[Conformance], team: 
         else:
             ranked.append(_scored(option, figures, team))
     ranked.sort(key=lambda each: (-each.score, each.option))
-    return Choice(team, tuple(_acceptable(ranked, team)), excluded, unmeasured, known)
+    lacking_faults = {
+        option: not_struck(found, team.target, option)
+        for option, names in unmeasured.items()
+        if "retries" in names
+    }
+    return Choice(team, tuple(_acceptable(ranked, team)), excluded, unmeasured, known, lacking_faults)
 
 
 def _lacks(option: Option, team: Team, verdicts: Iterable[Conformance]) -> str:

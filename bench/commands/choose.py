@@ -190,8 +190,9 @@ def _show(found: Choice, folder: Path, stale: Iterable[str]) -> None:
         say(f"{name}: the same for all that are ranked, so it decides nothing")
     for option, names in found.unmeasured.items():
         has = "; ".join(f"{name}: {_reason(figure)}" for name, figure in found.known.get(option, {}).items())
+        lacks = [name + _never(found.not_struck.get(option, ())) * (name == "retries") for name in names]
         say(
-            f"Not ranked: {option}: no stored figure that counts of {', '.join(names)}"
+            f"Not ranked: {option}: no stored figure that counts of {', '.join(lacks)}"
             + (f" ({has})" if has else "")
         )
     if found.unmeasured:
@@ -219,6 +220,10 @@ def _show(found: Choice, folder: Path, stale: Iterable[str]) -> None:
     for problem in stale:
         say(f"No longer sure: {problem}", "dim")
     say(f"From {folder}; the runs behind each figure: --json", "dim")
+
+
+def _never(faults: Sequence[str]) -> str:
+    return f" (never struck by {', '.join(faults)})" if faults else ""
 
 
 def _enough(found: Choice) -> str:
@@ -302,6 +307,7 @@ def as_data(found: Choice, folder: Path) -> dict[str, Any]:
             {
                 **option._asdict(),
                 "criteria": list(names),
+                "not_struck": list(found.not_struck.get(option, ())),
                 "measure": [command(found, option, name, folder) for name in names],
             }
             for option, names in found.unmeasured.items()

@@ -19,6 +19,7 @@ from bench.report.export import FORMATS, as_csv, as_jsonl, as_parquet, as_pytest
 from bench.results import schema
 from bench.results.records import RecordStatus, RunRecord
 from bench.results.store import FILE, Reading, by_run_id, default_folder, verify
+from cluster.state import write_atomic
 
 app = typer.Typer(help="What is stored: list, show, verify, export.", no_args_is_help=True)
 
@@ -164,10 +165,10 @@ def export(
         return
     if out.resolve() == reading.path.resolve():
         raise BadInput(f"{out} is where the runs are stored", "give another --out FILE", "the file as it is")
-    part = out.with_name(f".{out.name}.part")
+    if not out.parent.is_dir():
+        raise BadInput(f"cannot write {out}: there is no folder {out.parent}", f"mkdir -p {out.parent}")
     try:
-        part.write_bytes(content)
-        part.replace(out)
+        write_atomic(out, [content])
     except OSError as error:
         raise BadInput(f"cannot write {out}: {error.strerror or error}", "give another --out FILE") from error
     print(f"{len(records)} records written to {out}", file=sys.stderr)

@@ -30,7 +30,7 @@ from adapters.local.target import close_local
 from adapters.locks import measuring
 from adapters.workloads import PIPELINE, WORKLOADS
 from bench.analysis.cells import CONTROLS, FLOORS, overhead
-from bench.errors import BadInput
+from bench.errors import EXIT_INTERRUPTED, BadInput
 from bench.faults import inject
 from bench.measure import pilot
 from bench.measure import plan as planning
@@ -38,8 +38,8 @@ from bench.measure.plan import Expectation, Limits, Plan
 from bench.measure.runner import Progress as Event
 from bench.measure.runner import Runner
 from bench.report import numbers, tables, timeline
-from bench.results.records import RetryPolicy, RunRecord, Scenario, Trigger
-from bench.results.store import FILE, PUBLISHED, Store
+from bench.results.records import Outline, RetryPolicy, RunRecord, Scenario, Trigger
+from bench.results.store import PUBLISHED, Reading, Store
 from core.config import PipelineConfig, load_config
 
 VARIANTS = {Target.LOCAL: ("folder",), Target.KIND: ("s3", "volume"), Target.K8S: ("s3",)}
@@ -153,7 +153,7 @@ def _went_wrong(record: RunRecord) -> bool:
 
 def published() -> list[RunRecord]:
     """The results that came with this version: a first idea of how long things take."""
-    return Store(PUBLISHED).records() if (PUBLISHED / FILE).exists() else []
+    return Reading(PUBLISHED, Outline).records
 
 
 def told(expectation: Expectation) -> str:
@@ -469,7 +469,7 @@ def _execute(options: Options, store: Store, target: Target, plan: Plan, console
         except KeyboardInterrupt:
             left = len(list(planning.missing(plan, store)))
             console.print(f"interrupted: {_stored_of(plan, left, options)}")
-            raise SystemExit(130) from None
+            raise SystemExit(EXIT_INTERRUPTED) from None
         finally:
             close_local()
     return records

@@ -33,7 +33,7 @@ class Aftermath:
     resumed: float | None
     """Until the next attempt's process was at work (ledger)."""
     done: float | None
-    """Until the harness saw the run's terminal state."""
+    """Until the harness saw the run's terminal state; None where it was cut at its deadline, which is no end."""
     resolution: float | None
     """Of the orchestrator's clock, seconds."""
     left: str = ""
@@ -64,7 +64,9 @@ def aftermath(record: RunRecord) -> Aftermath | None:
         finishes=len(finishes),
         noticed=None if ended is None else ended - at / 1e9,
         resumed=None if again is None else (again - at) / 1e9,
-        done=None if record.client is None else (record.client.first_terminal_ns - at) / 1e9,
+        done=(record.client.first_terminal_ns - at) / 1e9
+        if record.client and record.status != "timeout"
+        else None,
         resolution=timeline.resolution_seconds if timeline else None,
         left="" if finishes else _left(record),
     )
@@ -93,6 +95,11 @@ def middle(found: Iterable[Aftermath], of: Callable[[Aftermath], float | None]) 
     """The median of a number over the runs that have it; None where none has."""
     values = [value for each in found if (value := of(each)) is not None]
     return median(values) if values else None
+
+
+def over(found: Sequence[Aftermath]) -> float | None:
+    """`done` of the runs that recovered, the median; where none did, of those that failed: never of both together."""
+    return middle([each for each in found if each.recovered] or found, lambda after: after.done)
 
 
 def counts(values: Iterable[int | None]) -> str:
@@ -137,7 +144,7 @@ def row(cell: Cell) -> dict[str, Any]:
         "verdict": verdict(found),
         "noticed": middle(found, lambda after: after.noticed),
         "resumed": middle(found, lambda after: after.resumed),
-        "done": middle(found, lambda after: after.done),
+        "done": over(found),
         "resolution": middle(found, lambda after: after.resolution),
         **load([record for record, _ in runs]),
         "void": len(cell.void),

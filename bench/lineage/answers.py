@@ -68,6 +68,17 @@ def columns(found: Sequence[Cell]) -> list[dict[str, Any]]:
     return made
 
 
+def kept(column: Mapping[str, Any]) -> str:
+    """`5 of 5 (9 asked)`: of the facts that the store had of questions 1 to 4, those that outlive the run's objects.
+
+    `9 of 9` where it had all.
+    """
+    known = {fact for each in FIRST_FOUR for fact in column["answers"][each]["given"]}
+    durable = column["answers"]["durable"]
+    had = f"{len(durable['given'])} of {len(known)}" if known else "it had none"
+    return had if len(known) == durable["of"] else f"{had} ({durable['of']} asked)"
+
+
 def _query(record: RunRecord) -> str:
     """How its store was asked, without the run's own names."""
     return _ID.sub("RUN", record.lineage[0].query.replace(record.run_id, "RUN"))

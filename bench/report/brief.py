@@ -121,12 +121,13 @@ def table(found: Sequence[Cell]) -> str:
         key = cell.key
         if key.workload == "pipeline" and key.task in FLOORS and cell.measured and key.undisturbed:
             groups.setdefault((key.target, key.task), []).append(cell)
+    everything = dict(_by_target(usual(found)))
     lines: list[str] = []
     first_only = False
     for (target, task), members in sorted(
         groups.items(), key=lambda g: (g[0][0], list(FLOORS).index(g[0][1]))
     ):
-        for part in recent.parts(members):
+        for part in recent.parts(members, everything[target]):
             floors = {floor.key: floor for cell in part.rows if (floor := floor_of(cell, part.around))}
             lines += [
                 *([""] if lines else []),
@@ -153,19 +154,26 @@ def unmeasured(found: Sequence[Cell], verdicts: Sequence[Conformance]) -> str:
 def failing(found: Sequence[Cell]) -> str:
     """What each does when something fails: tables for each target and kind of happening."""
     made: list[str] = []
-    for target, members in _by_target(cell for cell in usual(found) if cell.key.fault):
+    for target, everything in _by_target(usual(found)):
+        members = [cell for cell in everything if cell.key.fault]
         struck = [cell for cell in members if aftermath.struck(cell)]
         for happening, strikes in HAPPENINGS.items():
             of_kind = [cell for cell in struck if strikes(FAULTS[cell.key.fault])]
-            made += [_failing(happening, target, part) for part in recent.parts(of_kind)]
+            made += [_failing(happening, target, part) for part in recent.parts(of_kind, everything)]
             made += _refused(happening, target, [c for c in members if strikes(FAULTS[c.key.fault])])
     return "\n\n".join([FAILING, *made]) if made else ""
 
 
 def lineage(found: Sequence[Cell]) -> str:
     """What each knows of a model later: a table for each target."""
-    asked = [c for c in usual(found) if c.key.fault and c.key.retries == "equal" and answers.columns([c])]
-    made = [_lineage(target, part) for target, members in _by_target(asked) for part in recent.parts(members)]
+    made = [
+        _lineage(target, part)
+        for target, everything in _by_target(usual(found))
+        for part in recent.parts(
+            [c for c in everything if c.key.fault and c.key.retries == "equal" and answers.columns([c])],
+            everything,
+        )
+    ]
     return "\n\n".join([ASKED, *made]) if made else ""
 
 
@@ -226,9 +234,7 @@ def recovered(cell: Cell) -> list[str]:
     """
     runs = aftermath.struck(cell)
     found = [after for _, after in runs]
-    again, over = (
-        aftermath.middle(found, of) for of in (lambda after: after.resumed, lambda after: after.done)
-    )
+    again, over = aftermath.middle(found, lambda after: after.resumed), aftermath.over(found)
     said = [f"{sum(after.recovered for after in found)} of {len(found)}"]
     said += [] if again is None else [seconds(again)]
     said += [f"over after {seconds(over)}"] if FAULTS[cell.key.fault].takes and over is not None else []
@@ -250,26 +256,24 @@ def _lineage(target: str, part: recent.Part) -> str:
     lines = [
         f"Lineage on **{target}** ({_said(part)}):",
         "",
-        "| orchestrator | a step is | n | answered of 13 | wrong | facts kept for question 12 |",
+        "| orchestrator | a step is | n | answered of 13 | wrong | facts it had and keeps (question 12) |",
         "|---|---|--:|--:|--:|--:|",
     ]
     for cell in part.rows:
         (column,) = answers.columns([cell])
-        durable = column["answers"]["durable"]
         values = (column["n"], column["answered"], column["wrong"])
-        still = f"{len(durable['given'])} of {durable['of']}"
         who = (_shown(cell.key.orchestrator, cell.key.configuration), escaped(cell.key.task))
-        lines.append("| " + " | ".join((*who, *map(str, values), still)) + " |")
+        lines.append("| " + " | ".join((*who, *map(str, values), answers.kept(column))) + " |")
     return "\n".join(lines)
 
 
 def upkept(found: Sequence[Cell]) -> str:
     """What each orchestrator's own servers use doing nothing, where it was watched last: a table for each target."""
-    watched = [c for c in usual(found) if not c.key.fault and any(w.parts for w in upkeep.idles(c))]
     made: list[str] = []
-    for target, members in _by_target(watched):
+    for target, everything in _by_target(usual(found)):
+        watched = [c for c in everything if not c.key.fault and any(w.parts for w in upkeep.idles(c))]
         shown: set[str] = set()
-        made += [text for part in recent.parts(members) if (text := _upkept(target, part, shown))]
+        made += [text for part in recent.parts(watched, everything) if (text := _upkept(target, part, shown))]
     return "\n\n".join([KEPT, *made]) if made else ""
 
 
@@ -288,14 +292,12 @@ def _upkept(target: str, part: recent.Part, shown: set[str]) -> str:
 
 def started(found: Sequence[Cell]) -> str:
     """How long until the first step is at work, by what started the run: a table for each target."""
-    everything = usual(found)
-    asked = {replace(cell.key, trigger="api") for cell in everything if cell.key.trigger != "api"}
-    with_starts = [cell for cell in everything if replace(cell.key, trigger="api") in asked]
-    return "\n\n".join(
-        _starting(target, part)
-        for target, members in _by_target(with_starts)
-        for part in recent.parts(members)
-    )
+    made: list[str] = []
+    for target, everything in _by_target(usual(found)):
+        asked = {replace(cell.key, trigger="api") for cell in everything if cell.key.trigger != "api"}
+        with_starts = [cell for cell in everything if replace(cell.key, trigger="api") in asked]
+        made += [_starting(target, part) for part in recent.parts(with_starts, everything)]
+    return "\n\n".join(made)
 
 
 def _starting(target: str, part: recent.Part) -> str:
@@ -317,21 +319,21 @@ def _starting(target: str, part: recent.Part) -> str:
 
 def at_once(found: Sequence[Cell]) -> str:
     """How long several runs at once take, or how many of them ended: a table for each target and piece of work."""
-    works: dict[tuple[str, str], list[Cell]] = {}
-    for cell in usual(found):
-        if not cell.key.fault and not cell.key.first:
-            works.setdefault((cell.key.target, cell.key.sized), []).append(cell)
-    made = [
-        text
-        for (target, work), members in sorted(works.items())
-        for part in recent.parts(members)
-        if (text := _at_once(target, work, part))
-    ]
+    made: list[str] = []
+    for target, everything in _by_target(usual(found)):
+        works: dict[str, list[Cell]] = {}
+        for cell in everything:
+            if not cell.key.fault and not cell.key.first:
+                works.setdefault(cell.key.sized, []).append(cell)
+        for work, members in sorted(works.items()):
+            several = [cell for cell in members if cell.key.concurrent > 1 and cell.answered]
+            alone = [cell for cell in members if cell.key.concurrent == 1]
+            made += [_at_once(target, work, part) for part in recent.parts(several, everything, alone)]
     return "\n\n".join([AT_ONCE, *made]) if made else ""
 
 
 def _at_once(target: str, work: str, part: recent.Part) -> str:
-    """Several runs at once of this part's rows and of its floors, one alone beside them; empty where there are none."""
+    """Several runs at once of this part's rows and of its floors, one alone beside them."""
     floors = [cell for cell in part.around if cell.key.orchestrator in FLOORS.values()]
     ours = {
         (cell.key.orchestrator, cell.key.configuration, cell.key.concurrent) for cell in (*part.rows, *floors)
@@ -345,8 +347,6 @@ def _at_once(target: str, work: str, part: recent.Part) -> str:
             if row["alone"]:
                 of[1] = f"{seconds(row['alone']['value'])} (n = {row['alone']['n']})"
     counts = sorted({count for of in rows.values() for count in of})
-    if not any(name not in FLOORS.values() and count > 1 for name, _, count in ours):
-        return ""
     of_kind = dict(sorted(rows.items(), key=lambda row: (row[0][1], row[0])))
     columns = {count: "one alone" if count == 1 else f"{count} at once" for count in counts}
     return _grid(
@@ -363,10 +363,10 @@ def _all_took(row: Mapping[str, Any]) -> str:
 
 def _said(part: recent.Part, compare: str = "") -> str:
     """When a table was measured, and that an older one has only what the newer has not."""
-    if part.differs is None:
-        return part.days
-    other = f"other {', '.join(part.differs)}, perhaps another machine{compare}"
-    return f"older, {part.days}; {other}; only rows that the table above lacks"
+    if not part.differs:
+        return f"{part.days}; only rows that the table above lacks" if part.below else part.days
+    other = f"other {', '.join(part.differs)} than the newest pipelines{compare}"
+    return f"older, {part.days}; {other}" + ("; only rows that the table above lacks" if part.below else "")
 
 
 def _grid(

@@ -5,7 +5,6 @@ is read, and all seeds are fixed.
 """
 
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from bench.report.contents import RAW, contents_of, located, rank
 from bench.report.page import page
 from bench.results.records import RunRecord, canonical
 from bench.results.store import Problem
+from cluster.state import write_atomic
 
 
 def _pictures(found: Sequence[Cell]) -> dict[str, str]:
@@ -101,7 +101,9 @@ def build(
     }
     try:
         out.mkdir(parents=True, exist_ok=True)
-        return [_write(out / name, parts) for name, parts in files.items()]
+        for name, parts in files.items():
+            write_atomic(out / name, parts)  # the raw rows may take the place of the only copy
+        return [out / name for name in files]
     except OSError as error:
         raise BenchError(
             f"cannot write the report to {out}: {error.strerror or error}",
@@ -153,14 +155,3 @@ def _canonical(records: Sequence[RunRecord]) -> Iterator[bytes]:
     """Each record as a line of canonical JSON."""
     for record in records:
         yield canonical(record.model_dump(mode="json")) + b"\n"
-
-
-def _write(path: Path, parts: Iterable[bytes]) -> Path:
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        file.writelines(parts)
-        if path.name == RAW:  # which may take the place of the only copy
-            file.flush()
-            os.fsync(file.fileno())
-    part.replace(path)
-    return path

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from adapters.base import BenchError, Frozen
 from bench.results.records import Environment
+from cluster.state import write_atomic
 
 FOLDER = "conformance"
 BEGIN, END = "<!-- capabilities: made by `bench capabilities --write` -->", "<!-- /capabilities -->"
@@ -153,14 +154,14 @@ def table(found: Sequence[Conformance]) -> str:
                 notes.append(f"{one.adapter}, {one.target}, {asks}: {verdict.reason}")
                 shown += f" [{len(notes)}]"
             cells.append(shown)
-        lines.append("| " + " | ".join([asks, *cells]) + " |")
+        lines.append("| " + " | ".join([f"{asks} (`{name}`)", *cells]) + " |")
     lines += ["", *(f"{number}. {note}" for number, note in enumerate(notes, 1))] if notes else []
     return "\n".join(lines)
 
 
 def write(page: Path, found: Sequence[Conformance]) -> None:
     """Put the table between the two marks of `page`. Raises `BenchError` where the marks are missing."""
-    page.write_text(renewed(page, found), encoding="utf-8")
+    write_atomic(page, renewed(page, found))
 
 
 def renewed(page: Path, found: Sequence[Conformance]) -> str:

@@ -24,8 +24,12 @@ LIMITS = (
     "Intervals of medians, of ratios and of differences within blocks are order statistics: distribution-free, with "
     "the level that n attains. Those of other differences invert the rank test; that level holds where one "
     "distribution is the other shifted. Those of the cost of a step are a bootstrap's, their 95 % nominal. None is "
-    "widened for how many stand beside it, as p is. All speak of the runs on this machine at that time, not of other "
-    "machines.",
+    "widened for how many stand beside it, as p is. They take the runs of a row for alike: where these are of several "
+    "plans, which is said beside n, what differs from one day to another is in their spread and not in their level. "
+    "All speak of the runs on this machine at that time, not of other machines.",
+    "A fault that fails a step strikes as its code begins (a pod is deleted within a quarter of a second of that): "
+    "where an orchestrator looks at a run every so many seconds, the wait that follows is that of one point between "
+    "two looks, not their spread.",
     "Numbers of small steps are the cost of orchestration, not of your pipeline: see the section on the "
     "overhead's share.",
 )

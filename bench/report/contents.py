@@ -3,7 +3,7 @@
 The same records give the same content, in whatever order they come: all seeds are fixed.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -21,10 +21,10 @@ from bench.analysis.cells import (
     handoff,
     handoff_bounds,
     is_measured,
+    load,
     makespan,
     overhead,
     ratio_to_floor,
-    unlike,
 )
 from bench.analysis.grouping import Group
 from bench.analysis.statistics import (
@@ -33,14 +33,11 @@ from bench.analysis.statistics import (
     Estimate,
     bootstrap_interval,
     cost_curve,
-    difference,
-    judge_rows,
     median,
     median_estimate,
     outliers,
     p95,
     proportion,
-    shift,
 )
 from bench.faults import aftermath
 from bench.lineage import answers, questions
@@ -266,7 +263,9 @@ def rank(cell: Cell) -> int:
 
 def _row(cell: Cell, among: Sequence[Cell], where: Located) -> dict[str, Any]:
     ratio = ratio_to_floor(cell, floor_of(cell, among))
-    twins = [c for c in among if c is not cell and _sibling(c, cell)]
+    twins = [
+        c for c in among if c is not cell and replace(c.key, environment=cell.key.environment) == cell.key
+    ]
     apart = sorted(
         f"{name}={value}"
         for name, value in cell.blocking.items()
@@ -280,9 +279,10 @@ def _row(cell: Cell, among: Sequence[Cell], where: Located) -> dict[str, Any]:
         "stand_ins": list(cell.stand_ins),
         "apart": apart,
         "n": len(cell.measured),
+        "plans": len(cell.plans),
         "cold": cell.cold,
         "days": cell.days,
-        "pressure": _pressure(cell),
+        "pressure": load(cell.measured)["pressure"],
         "makespans": [round(value, 3) for value in sorted(cell.values(makespan))],
         "makespan": _estimated(cell, makespan),
         "overhead": _estimated(cell, overhead),
@@ -303,50 +303,32 @@ def _row(cell: Cell, among: Sequence[Cell], where: Located) -> dict[str, Any]:
 
 def located(found: Sequence[Cell]) -> Located:
     """Says of each of these cells, of all that a report is made of, where the rows behind it are."""
-    lines = _raw_lines(found)
-    return lambda cell: _raw(cell, lines)
+    first: dict[CellKey, int] = {}
+    at = 1
+    for each in found:
+        first[each.key] = at
+        at += len(each.records)
 
+    def where(cell: Cell) -> dict[str, Any]:
+        return {
+            "file": RAW,
+            "first_line": first[cell.key],
+            "last_line": first[cell.key] + len(cell.records) - 1,
+            "run_ids": [record.run_id for record in cell.records],
+        }
 
-def _raw(cell: Cell, lines: dict[str, tuple[int, int]]) -> dict[str, Any]:
-    """Where the rows behind a cell are."""
-    first, last = lines[_identity(cell)]
-    return {
-        "file": RAW,
-        "first_line": first,
-        "last_line": last,
-        "run_ids": [record.run_id for record in cell.records],
-    }
-
-
-def _sibling(one: Cell, other: Cell) -> bool:
-    """The same cell but for its environment."""
-    a, b = one.key, other.key
-    return (a.work, a.task, a.orchestrator, a.configuration) == (
-        b.work,
-        b.task,
-        b.orchestrator,
-        b.configuration,
-    )
+    return where
 
 
 def _estimated(cell: Cell, of: Callable[[RunRecord], float | None]) -> dict[str, Any] | None:
-    known = [(value, r.sample) for r in cell.measured if (value := of(r)) is not None]
-    if not known:
+    values = cell.values(of)
+    if not values:
         return None
-    values = [value for value, _ in known]
-    plans = [sample.plan_id + str(sample.index) for _, sample in known]
-    blocks = plans if len(set(plans)) < len(plans) else None
-    bootstrap = bootstrap_interval(values, blocks)
+    bootstrap = bootstrap_interval(values)
     return {
         **asdict(median_estimate(values)),
         "bootstrap": None if bootstrap is None else asdict(bootstrap),
     }
-
-
-def _pressure(cell: Cell) -> float | None:
-    """Median over its samples of the share of time in which something waited for a CPU; None where not known."""
-    known = [r.pressure.cpu_some for r in cell.measured if r.pressure and r.pressure.cpu_some is not None]
-    return median(known) if known else None
 
 
 def _handoff_bounds(cell: Cell) -> dict[str, float] | None:
@@ -364,44 +346,44 @@ def _tuning(group: Group) -> list[dict[str, Any]]:
     """
     known = {cell.key: cell for cell in group.cells if cell.key.orchestrator not in CONTROLS}
     uses = upkeep.idle_uses(group.cells)
+    both = [
+        (base, tuned)
+        for key, tuned in known.items()
+        if (base := known.get(replace(key, configuration=against.base_of(key.configuration))))
+        if base is not tuned and (base.measured or tuned.measured)
+    ]
     rows: list[dict[str, Any]] = []
-    for key, tuned in known.items():
-        name = against.base_of(key.configuration)
-        base = known.get(replace(key, configuration=name))
-        if base is None or base is tuned or not (base.measured or tuned.measured):
-            continue
+    for contrast in against.contrasts(both):
+        base, tuned = contrast["first"], contrast["second"]
         rows.append(
             {
                 "environment": group.name,
                 "target": group.target,
-                "task": key.task,
-                "workload": key.sized,
-                "orchestrator": key.orchestrator,
-                "base": name,
-                "configuration": key.configuration,
+                "task": tuned.key.task,
+                "workload": tuned.key.sized,
+                "orchestrator": tuned.key.orchestrator,
+                "base": base.key.configuration,
+                "configuration": tuned.key.configuration,
                 "knob": tuned.knob,
                 "default": _estimated(base, makespan),
                 "tuned": _estimated(tuned, makespan),
                 "idle": [
                     use._asdict()
-                    for configuration in (name, key.configuration)
-                    if (use := uses.get((group.target, key.orchestrator, configuration)))
+                    for cell in (base, tuned)
+                    if (use := uses.get((group.target, cell.key.orchestrator, cell.key.configuration)))
                 ],
-                "not_compared": (why := _not_compared(base, tuned)),
-                "difference": None if why else difference(base.values(makespan), tuned.values(makespan)),
+                **{name: contrast[name] for name in ("not_compared", "paired", "difference")},
             }
         )
-    judge_rows(rows)
     return rows
 
 
-def _not_compared(base: Cell, tuned: Cell) -> str:
-    """Why two configurations are not tested against each other; empty where they are."""
-    return unlike(base, tuned) if base.measured and tuned.measured else "no stored result for one of them"
-
-
 def _cold(everything: Sequence[Cell]) -> list[dict[str, Any]]:
-    """First runs after a switch, warm-ups among them, and the others of the same scenario; none of floors."""
+    """First runs after a switch, warm-ups among them, and the others of the same scenario; none of floors.
+
+    Set against each other only within a plan, where one has both: another is of another day. The shift is the median
+    of all differences within plans (Hodges and Lehmann, 1963, by strata).
+    """
     alike: dict[CellKey, list[Cell]] = {}
     for cell in everything:
         if not (cell.key.fault or cell.key.observer or cell.key.orchestrator in CONTROLS):
@@ -409,20 +391,30 @@ def _cold(everything: Sequence[Cell]) -> list[dict[str, Any]]:
     rows = []
     for members in alike.values():
         runs = [record for cell in members for record in cell.measured]
-        cold, warm = (
-            [value for r in runs if r.cold is first and (value := makespan(r)) is not None]
-            for first in (True, False)
-        )
+        first, later = (_by_plan(r for r in runs if r.cold is cold) for cold in (True, False))
+        both = sorted(first.keys() & later.keys())
+        cold = [value for plan in both or first for value in first[plan]]
+        warm = [value for plan in both for value in later[plan]]
+        more = [value - other for plan in both for value in first[plan] for other in later[plan]]
         if cold and (warm or any(cell.key.first for cell in members)):
             rows.append(
                 {
                     **_named(members[0]),
                     "cold": asdict(median_estimate(cold)),
                     "warm": asdict(median_estimate(warm)) if warm else None,
-                    "shift": shift(warm, cold) if warm else None,
+                    "shift": median(more) if more else None,
                 }
             )
     return rows
+
+
+def _by_plan(runs: Iterable[RunRecord]) -> dict[str, list[float]]:
+    """Makespans by the plan that measured them."""
+    found: dict[str, list[float]] = {}
+    for record in runs:
+        if (value := makespan(record)) is not None:
+            found.setdefault(record.sample.plan_id, []).append(value)
+    return found
 
 
 def _share(cell: Cell) -> dict[str, Any] | None:
@@ -553,17 +545,3 @@ def _named(cell: Cell) -> dict[str, Any]:
 def _period(records: Sequence[RunRecord]) -> dict[str, str] | None:
     stamps = sorted(record.recorded_at for record in records)
     return {"first": stamps[0], "last": stamps[-1]} if stamps else None
-
-
-def _identity(cell: Cell) -> str:
-    return repr(cell.key)
-
-
-def _raw_lines(found: Sequence[Cell]) -> dict[str, tuple[int, int]]:
-    """First and last line of each cell in the raw file."""
-    lines: dict[str, tuple[int, int]] = {}
-    at = 1
-    for cell in found:
-        lines[_identity(cell)] = (at, at + len(cell.records) - 1)
-        at += len(cell.records)
-    return lines

@@ -6,6 +6,7 @@ from typing import Any
 
 from adapters.base import Target
 from bench.analysis import upkeep
+from bench.analysis.against import TUNED
 from bench.analysis.cells import FLOORS, TARGETS, Cell, CellKey, refusals
 from bench.faults import aftermath, inject
 from bench.report.capabilities import Conformance
@@ -224,11 +225,22 @@ def _entry(row: _Row, column: Column, why: _Why) -> dict[str, Any]:
 
 
 def _gaps(rows: Sequence[Mapping[str, Any]], column: int) -> list[str]:
-    """`on kind: argo (4, 16); airflow (16)`: who lacks which kinds of run, for no known reason."""
+    """`on kind: argo (4, 16); prefect pods (16)`: who lacks which kinds of run, for no known reason.
+
+    Asked of what is compared: each orchestrator's `default`, and what else it ships of another kind of step.
+    """
+    usual = {
+        (row["target"], row["orchestrator"]): row["task"] for row in rows if row["configuration"] == "default"
+    }
     whose: dict[tuple[str, str], list[list[dict[str, Any]]]] = {}
     for row in rows:
+        name, configuration = row["orchestrator"], row["configuration"]
+        if configuration not in ("", "default"):
+            if TUNED in configuration.split("-") or usual.get((row["target"], name)) == row["task"]:
+                continue
+            name = f"{name} {configuration}"
         if kinds := row["entries"][column]["kinds"]:
-            whose.setdefault((row["target"], row["orchestrator"]), []).append(kinds)
+            whose.setdefault((row["target"], name), []).append(kinds)
     lacking: dict[str, dict[str, list[str]]] = {}
     for (target, name), each in whose.items():
         alike = list(zip(*each, strict=True))

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from adapters.lineage import FIRST_FOUR
 from adapters.workloads import PIPELINE
 from bench.analysis import concurrency, recent, upkeep
 from bench.analysis.against import shipped
@@ -251,9 +250,7 @@ def _kept(who: Who, view: View) -> Entry | None:
     if (asked := _asked(who, view)) is None:
         return None
     cell, column = asked
-    known = {fact for each in FIRST_FOUR for fact in column["answers"][each]["given"]}
-    still = column["answers"]["durable"]["given"]
-    return Entry(_n(column["n"]), cell, before=f"{len(still)} of {len(known)}" if known else "it had none")
+    return Entry(_n(column["n"]), cell, before=answers.kept(column))
 
 
 def _asked(who: Who, view: View) -> tuple[Cell, dict[str, Any]] | None:
@@ -289,7 +286,7 @@ CRITERIA = (
     Criterion(LINEAGE, f"of {len(questions.ASKS)} questions about a model its own store answers", _answered),
     Criterion(
         LINEAGE,
-        "facts of its data, code, parameters and metrics kept when the run's objects are deleted",
+        "facts of its data, code, parameters and metrics that it had and keeps when the run's objects are deleted",
         _kept,
     ),
     Criterion(UPKEEP, "memory of its servers, idle, databases apart", _idle),

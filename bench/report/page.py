@@ -10,6 +10,7 @@ from typing import Any
 import jinja2
 from markdown_it import MarkdownIt
 from markdown_it.renderer import RendererHTML
+from markdown_it.rules_core import StateCore
 from markdown_it.token import Token
 
 from bench.analysis.cells import PART_ORDER
@@ -22,6 +23,8 @@ PICTURES_IN = "where-the-time-goes"
 CURVES_IN = "the-cost-of-a-step"
 DOTS_IN = "orchestrators-against-each-other"
 """The section before which the distributions of the comparison stand."""
+PLAIN = re.compile(r"[^\\`*_\[\]!<>&\n]*")
+"""A text without a character that means something else to Markdown."""
 KEY = "orchestrator"
 """The column that heads the rows of a table, its first where there is no such column."""
 COLOURS = (
@@ -49,6 +52,7 @@ STRIP, LABEL, DOT, MARGIN = 30, 330, 4.5, 24
 def page(markdown: str, content: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     """The whole page. `content` is what the report says as data, `pictures` are SVG texts by file name."""
     parser = MarkdownIt("commonmark", {"html": False}).enable("table")
+    parser.core.ruler.at("inline", _inline)
     tokens = parser.parse(markdown)
     sections = _sections(tokens)
     begun = {
@@ -60,6 +64,18 @@ def page(markdown: str, content: Mapping[str, Any], pictures: Mapping[str, str])
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=True, trim_blocks=True)
     source = (files("bench.report") / "templates" / "report.html.j2").read_text(encoding="utf-8")
     return environment.from_string(source).render(title=TITLE, sections=sections, body=body, inks=curves.INKS)
+
+
+def _inline(state: StateCore) -> None:
+    """The parser's own rule, which most texts here have no need of: they are a number or a name in a table."""
+    for token in state.tokens:
+        if token.type != "inline":
+            continue
+        token.children = []
+        if PLAIN.fullmatch(token.content):
+            token.children.append(Token("text", "", 0, content=token.content))
+        else:
+            state.md.inline.parse(token.content, state.md, state.env, token.children)
 
 
 def _sections(tokens: Sequence[Token]) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from bench.report import overview
 from bench.report.contents import located
 from bench.report.markdown import escaped
 from bench.results.records import RunRecord
+from cluster.state import write_atomic
 
 BEGIN, END = "<!-- results: made by `bench report --readme` -->", "<!-- /results -->"
 TIMES_BEGIN, TIMES_END = "<!-- times: made by `bench report --readme` -->", "<!-- /times -->"
@@ -45,8 +46,10 @@ def machines(records: Sequence[RunRecord]) -> str:
         if is_measured(record) and (facts := record.environment.deciding)
     }
     kinds = sorted(newest, key=lambda kind: newest[kind], reverse=True)
-    said = ", or of ".join(escaped(f"{cores} cores ({cpu}) and {memory} GiB") for cores, cpu, memory in kinds)
-    return f"Every run was on a single machine, of {said}." if said else ""
+    said = [escaped(f"{cores} cores ({cpu}) and {memory} GiB") for cores, cpu, memory in kinds]
+    if len(said) > 1:
+        return f"Every run was on a single machine, not always the same; the newest first: {', '.join(said)}."
+    return f"Every run was on a single machine, of {said[0]}." if said else ""
 
 
 def times(folder: Path) -> str:
@@ -86,7 +89,7 @@ def write(readme: Path, records: Sequence[RunRecord], folder: Path, out: Path) -
     written = _between(readme, written, BEGIN, END, comparison(records, f"{raw}/"))
     if said := times(folder):
         written = _between(readme, written, TIMES_BEGIN, TIMES_END, said)
-    readme.write_text(written, encoding="utf-8")
+    write_atomic(readme, written)
 
 
 def _between(readme: Path, text: str, first: str, last: str, new: str) -> str:

@@ -82,6 +82,10 @@ def test_the_machine_and_what_is_not_measured_stand_beside_the_tables() -> None:
     records = in_code(scenario("argo"), NEW, 25)
     assert machines(records) == "Every run was on a single machine, of 2 cores (made up) and ? GiB."
     assert machines([]) == ""
+    elsewhere = {"environment": Environment(blocking={"cpu": "B"}), "recorded_at": "2026-12-01"}
+    moved = [record.model_copy(update=elsewhere) for record in records]
+    several = "Every run was on a single machine, not always the same; the newest first: ? cores (B)"
+    assert machines([*records, *moved]).startswith(several)
     lacking = brief.unmeasured(cells(records), []).splitlines()
     assert any(line.startswith("- fanout: on kind: ") and "argo" in line for line in lacking)
     pipeline = [line for line in lacking if line.startswith("- pipeline: ")]
@@ -156,7 +160,8 @@ def test_rows_of_other_code_are_below_with_the_floor_of_their_own() -> None:
         ["| pods (floor)", "default", "—", "3"],
     ]
     assert "(2026-11-25)" in newest[0]
-    assert "(older, 2026-11-20; other code, perhaps another machine: compare with the floor" in older[0]
+    assert "(older, 2026-11-20; other code than the newest pipelines: compare with the floor" in older[0]
+    assert "; only rows that the table above lacks)" in older[0]
     of_kfp, of_pods = (
         [makespan(r) or 0 for r in old if r.scenario.orchestrator == name] for name in ("kfp", "pods")
     )
@@ -239,7 +244,8 @@ def test_what_servers_hold_idle_is_over_all_work_and_each_is_shown_where_it_was_
     assert upkept(in_code(scenario("argo"), NEW, 25)) == ""
     nothing = in_code(scenario("kfp"), NEW, 26, resources=Resources(idle=Window(seconds=60)))
     said = upkept([*nothing, watched(scenario("airflow"), 3, (700,), OLD, 20)])
-    assert "older" not in said, "what has no servers has no table that others would be older than"
+    assert "(older, 2026-11-20; other code than the newest pipelines)" in said
+    assert "the table above" not in said, "what has no servers has no table that others would be older than"
 
 
 def test_faults_and_starts_of_other_code_are_tables_of_their_own() -> None:

@@ -44,13 +44,16 @@ def test_what_was_saved_is_loaded(tmp_path: Path) -> None:
 
 def test_a_gap_is_shown_with_its_reason() -> None:
     text = capabilities.table([made(cancel=Verdict(outcome="notyet", reason="see issue"))])
-    assert "| a run can be ended, and is gone | not yet [1] |" in text
+    assert "| a run can be ended, and is gone (`cancel`) | not yet [1] |" in text
     assert text.endswith("1. argo, kind, a run can be ended, and is gone: see issue")
 
 
 def test_what_was_found_is_said_in_the_table() -> None:
     text = capabilities.table([made(schedule_overlaps=Verdict(outcome="yes", reason="starts beside it"))])
-    assert "| a scheduled run that is due while the last one is at work | starts beside it |" in text
+    assert (
+        "| a scheduled run that is due while the last one is at work (`schedule_overlaps`) | starts beside it |"
+        in text
+    )
     assert "[1]" not in text
 
 

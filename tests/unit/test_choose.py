@@ -203,7 +203,7 @@ def test_times_of_two_environments_are_not_set_beside_each_other() -> None:
     records = [*newer, *elsewhere(renamed, 11, cores="384")]
     found = choose(records, [], Team())
     assert ranked(found) == [FAST]
-    assert found.unmeasured[SLOW] == ("latency", "memory")
+    assert found.unmeasured[SLOW] == ("latency",), "what idle servers hold is no time"
     counted = choose(records, [], Team(weights={"retries": 1}))
     assert [each.figures["retries"].differs for each in counted.ranked] == [(), ("cores",)]
 
@@ -287,6 +287,32 @@ def test_what_was_not_measured_is_not_guessed() -> None:
     assert ranked(found) == [FAST, SLOW]
     assert found.unmeasured[Option("prefect", "default")] == ("retries", "lineage")
     assert found.unmeasured[Option("kfp", "default")] == tuple(CRITERIA)
+
+
+def test_which_way_to_fail_an_option_has_never_met_is_said() -> None:
+    few = [struck("prefect", "exception", True, 70), struck("prefect", "pod-deleted", True, 71)]
+    found = choose([*stored(), *pipelines("prefect", 1.0), asked("prefect", 9), *few], [], Team())
+    prefect = Option("prefect", "default")
+    assert found.unmeasured[prefect] == ("retries",)
+    assert found.not_struck[prefect] == ("sigkill",)
+
+
+def test_memory_without_a_run_may_be_of_an_older_environment_which_it_names() -> None:
+    def now(record: RunRecord) -> RunRecord:
+        facts = {**record.environment.blocking, "cpu": "newer"}
+        return record.model_copy(
+            update={
+                "run_id": f"{record.run_id}-now",
+                "sample": record.sample.model_copy(update={"plan_id": "now"}),
+                "environment": record.environment.model_copy(update={"blocking": facts}),
+                "recorded_at": "2026-11-01T12:00:00Z",
+                "resources": None,
+            }
+        )
+
+    again = [now(r) for r in stored() if r.scenario.workload == "pipeline" and not r.scenario.fault]
+    (best, *_) = choose([*stored(), *again], [], Team()).ranked
+    assert best.figures["memory"].differs == ("cpu",) and best.figures["latency"].differs == ()
 
 
 def test_first_runs_after_a_switch_are_no_latency() -> None:
@@ -390,8 +416,8 @@ def test_the_command_says_who_why_and_from_what(folder: Path) -> None:
     assert "Argo default: the brackets of all others are below its own." in said
     assert "recovered exception: 2 of 3" in said
     assert (
-        "Not ranked: airflow default: no stored figure that counts of latency, retries, lineage, memory"
-        in said
+        "Not ranked: airflow default: no stored figure that counts of latency, retries (never struck by "
+        "exception, sigkill, pod-deleted), lineage, memory" in said
     )
     assert "What counts for retries: a chain of one step that fails in each way" in said
     assert "memory: the same for all that are ranked, so it decides nothing" in said

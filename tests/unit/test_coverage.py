@@ -129,6 +129,20 @@ def test_a_sample_that_some_runs_did_not_survive_is_an_answer() -> None:
     assert not any("argo" in gap for gap in found["gaps"][AT_ONCE])
 
 
+def test_what_one_configuration_lacks_another_does_not_make_up_for() -> None:
+    """Of what is compared: the default, and another kind of step; not a tuned one, which has faults from its base."""
+    runs = [
+        made(scenario("prefect", "fanout", 10, configuration=name), number, task=task)
+        for number, (name, task) in enumerate(
+            (("default", "call"), ("assets", "call"), ("pods-tuned", "pod"))
+        )
+    ]
+    pods = made(scenario("prefect", configuration="pods"), 9, task="pod")
+    (gap,) = table([*runs, pods])["gaps"]["fanout"]
+    assert "prefect pods" in gap
+    assert not {"prefect", "prefect assets", "prefect pods-tuned"} & set(gap.partition(": ")[2].split(", "))
+
+
 def test_what_is_not_measured_is_said_under_the_tables(tmp_path: Path) -> None:
     records = [made(scenario("argo", "chain", 1, trigger="schedule"), 3), *(several(4, n) for n in range(2))]
     build(

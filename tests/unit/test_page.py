@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from markdown_it import MarkdownIt
 
 from bench.analysis.cells import PART_ORDER
 from bench.report.build import build
 from bench.report.contents import contents
 from bench.report.numbers import seconds
-from bench.report.page import COLOURS, bars, contrast
+from bench.report.page import COLOURS, _inline, bars, contrast
 from tests.unit.made_records import made, scenario
 
 STYLE = Path(__file__).parents[2] / "bench" / "report" / "templates" / "report.html.j2"
@@ -28,6 +29,30 @@ def spent() -> list[dict[str, Any]]:
     ]
     found: list[dict[str, Any]] = contents(chains)["spent"]
     return found
+
+
+def test_a_plain_text_is_parsed_as_the_parser_would() -> None:
+    cells = [
+        "12.3 s",
+        "a_b_ c",
+        "a & b",
+        "&#124;",
+        "<b>",
+        "https://a.b",
+        "[x](y)",
+        "a\\*b",
+        "**n**",
+        "",
+        "é †",
+        '"q"',
+        "--- ~",
+    ]
+    text = "\n\n".join(["# A `b` c", "one\ntwo", *cells, "| a | b |\n|---|---|", "- x\n- *y*"])
+    text += "\n\n| a | b |\n|---|---|\n" + "\n".join(f"| {cell} | 1 |" for cell in cells)
+    usual = MarkdownIt("commonmark", {"html": False}).enable("table")
+    quick = MarkdownIt("commonmark", {"html": False}).enable("table")
+    quick.core.ruler.at("inline", _inline)
+    assert quick.render(text) == usual.render(text)
 
 
 def test_contrast_is_that_of_wcag() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from adapters.base import BenchError
 from bench.analysis import upkeep
-from bench.analysis.cells import makespan
+from bench.analysis.cells import cells, floor_of, makespan
 from bench.analysis.statistics import median
 from bench.report import harness, published, readme
 from bench.report.build import build
@@ -154,25 +154,80 @@ def test_default_against_tuned_names_the_knob_and_tests_the_difference(tmp_path:
     (found,) = contents(study(6))["tuning"]
     difference = found["difference"]
     assert found["knob"] == KNOB
-    assert (difference["n"], difference["exact"], difference["size"]) == ((6, 6), True, "large")
-    assert difference["p"] == pytest.approx(2 / 924)
+    assert (found["paired"], difference["n"]) == (True, (6, 6))
+    assert (difference["exact"], difference["size"]) == (True, "large")
+    assert difference["p"] == pytest.approx(2 / 64)
     assert difference["p_holm"] == difference["p"]
     assert difference["shift"] < 0
-    assert "0.0022 (exact, 1 test)" in written(study(6), tmp_path)
+    assert "0.0312 (exact, 1 test)" in written(study(6), tmp_path)
+
+
+def of_plan(plan: str, records: list[RunRecord]) -> list[RunRecord]:
+    """The same as another plan measured them."""
+    return [
+        record.model_copy(
+            update={
+                "run_id": f"{record.run_id}-{plan}",
+                "sample": record.sample.model_copy(update={"plan_id": plan}),
+            }
+        )
+        for record in records
+    ]
+
+
+def test_only_plans_that_measured_both_tell_two_configurations_or_orchestrators_apart() -> None:
+    """A plan of a slow day has the default alone: that it was slow is not what the knob takes away."""
+    both = study(6)
+    default = [record for record in both if record.scenario.configuration == "default"]
+    slow_day = of_plan("slow", [made(r.scenario, 50 + i, handoff=90.0) for i, r in enumerate(default)])
+    assert contents([*both, *slow_day])["tuning"] == contents(both)["tuning"]
+    two = of_each(6, {"argo": 9.0, "airflow": 9.0})
+    alone = of_plan("slow", of_each(8, {"argo": 90.0}))
+    assert contents([*two, *alone])["against"] == contents(two)["against"]
+    shown = row(contents([*two, *alone])["tables"][0], "argo")
+    assert len(shown["makespans"]) == 14, "the table of all has both days"
+
+
+def test_the_floor_of_a_row_is_the_one_of_its_own_blocks() -> None:
+    """One that lacks a fact is of any environment: it is not taken where there is one of the same blocks."""
+    mine = [
+        made(scenario(name, "chain", 3), i, h) for i in range(4) for name, h in (("argo", 9.0), ("pods", 0.3))
+    ]
+    facts = {"blocking": {"cpu": "made up"}, "informational": {}}
+    other = of_plan(
+        "old",
+        [
+            made(scenario("pods", "chain", 3), 9 + i, 30.0).model_copy(
+                update={"environment": Environment(**facts)}
+            )
+            for i in range(4)
+        ],
+    )
+    of = {cell.key.orchestrator: cell for cell in cells(mine)}
+    (old,) = cells(other)
+    assert floor_of(of["argo"], [old, of["pods"]]) is of["pods"] is floor_of(of["argo"], [of["pods"], old])
+    assert floor_of(of["argo"], [old]) is old
 
 
 def test_too_few_runs_have_no_p(tmp_path: Path) -> None:
     (found,) = contents(study(3))["tuning"]
     assert (found["difference"]["p"], found["difference"]["p_holm"]) == (None, None)
-    assert "cannot tell: n=3 and 3 are too few" in written(study(3), tmp_path)
+    assert "cannot tell: n=3 in pairs: too few" in written(study(3), tmp_path)
 
 
 def test_a_tuned_configuration_that_so_many_tests_cannot_tell_is_said_to_be_just_that(tmp_path: Path) -> None:
     """4 against 4 once and twice: 2 of 70 is below 0.05, twice that is not."""
-    (alone,) = contents(study(4))["tuning"]
+
+    def blocks_apart(records: list[RunRecord]) -> list[RunRecord]:
+        return [
+            record.model_copy(update={"sample": record.sample.model_copy(update={"index": 100 + number})})
+            for number, record in enumerate(records)
+        ]
+
+    (alone,) = contents(blocks_apart(study(4)))["tuning"]
     assert alone["difference"]["verdict"] == "faster, effect large"
     other = scenario("argo", "chain", 3, configuration="other")
-    both = [*study(4), *(made(other, i, handoff=3.0, knob="x=1") for i in range(4))]
+    both = blocks_apart([*study(4), *(made(other, i, handoff=3.0, knob="x=1") for i in range(4))])
     for entry in contents(both)["tuning"]:
         found = entry["difference"]
         assert found["verdict"].startswith("cannot tell: n too small for this many comparisons (n=4 and 4: ")
@@ -630,12 +685,28 @@ def test_first_runs_are_not_set_against_later_ones(tmp_path: Path) -> None:
     assert line["all_cold"] and [each["steps"] for each in line["lengths"]] == [2, 3]
 
 
-def test_a_first_run_that_fails_is_in_no_success_rate_of_later_ones() -> None:
+@pytest.mark.parametrize("first", [0, 1, 3])
+def test_a_first_run_that_fails_stays_in_its_row_however_many_first_runs_succeed(first: int) -> None:
     of = scenario("argo", "chain", 3)
-    runs = [made(of, n, cold=n < 4, status="failed" if n in (3, 4) else "succeeded") for n in range(7)]
+    failed = [made(of, n, cold=n < 1, status="failed") for n in range(2)]
+    runs = [
+        *failed,
+        *(made(of, 10 + n) for n in range(2)),
+        *(made(of, 20 + n, cold=True) for n in range(first)),
+    ]
     later = row(contents(runs)["tables"][0], "argo")
-    assert (later["n"], later["answered"]) == (2, 3)
+    assert (later["n"], later["failed"], later["answered"]) == (2, 2, 4)
     assert len(contents(runs)["failures"]) == 2, "none is dropped"
+
+
+def test_first_runs_are_set_against_others_of_their_own_plan_alone() -> None:
+    of = scenario("argo", "chain", 3)
+    mine = [made(of, n, cold=n == 0) for n in range(4)]
+    slow = of_plan("slow", [made(of, 30 + n, handoff=90.0, cold=True) for n in range(3)])
+    (entry,) = contents([*mine, *slow])["cold"]
+    assert (entry["cold"]["n"], entry["warm"]["n"]) == (1, 3) and abs(entry["shift"]) < 3
+    (apart,) = contents([*slow, *mine[1:]])["cold"]
+    assert apart["cold"]["n"] == 3 and apart["warm"] is apart["shift"] is None, "no plan has both"
 
 
 def test_a_warm_up_is_counted_as_a_first_run_and_nowhere_else() -> None:
@@ -865,12 +936,19 @@ def test_a_difference_of_a_a_that_so_many_rows_cannot_tell_is_not_called_none() 
 def test_what_the_same_twice_says_of_other_differences_stands_first(tmp_path: Path) -> None:
     first = planned("one", range(5), 9.0)
     text = written([*first, *planned("two", range(10, 15), 9.0)], tmp_path / "alike")
-    assert "Of 1 scenario measured twice under the same conditions (A/A) none came out different." in text
-    assert "The median that moved most is that of kind/argo/pipeline-7/default, by " in text
+    assert (
+        "Of 1 scenario measured twice under the same conditions (A/A) none of the 1 with enough runs came"
+        in text
+    )
+    assert "The median that moved most is that of kind/argo/pipeline-7/default by " in text
     few = [*planned("one", range(3), 9.0), *planned("two", range(10, 13), 4.0)]
     assert "(A/A) none could be tested: too few runs." in written(few, tmp_path / "few")
     text = written([*first, *planned("two", range(10, 15), 4.0)], tmp_path / "apart")
-    assert "came out different: kind/argo/pipeline-7/default by -" in text
+    assert "(A/A) 1 of the 1 with enough runs came out different, each test by itself at p ≤ 0.05" in text
+    assert "where chance alone makes 0.1 of them: kind/argo/pipeline-7/default by -" in text
+    many = [r for at in range(1, 20) for r in planned(f"p{at}", range(at * 10, at * 10 + 5), 9.0)]
+    shielded = written([*first, *many, *planned("two", range(900, 905), 4.0)], tmp_path / "many")
+    assert "1 of the 20 with enough runs came out different" in shielded, "no adjustment makes a control pass"
     assert "No orchestrator is among them" not in text
     assert "how far chance alone goes is not known" in written(first, tmp_path / "once")
 
@@ -889,9 +967,18 @@ def test_what_watching_costs_is_a_paired_ratio_and_in_no_other_table(tmp_path: P
     assert [r["n"] for table in content["tables"] for r in table["rows"]] == [6]
     assert content["measured_total"] == 6
     assert "watched ÷ not watched" in written(records, tmp_path)
+
     # The first of a block is cold, whichever of the two it is: no pair of those is alike.
-    first = [r.model_copy(update={"cold": r.scenario.observer == "off"}) for r in records]
-    assert contents(first)["observer"] == []
+    def one_cold(records: list[RunRecord]) -> list[RunRecord]:
+        return [r.model_copy(update={"cold": r.scenario.observer == "off"}) for r in records]
+
+    assert contents(one_cold(records))["observer"] == []
+    floor = [
+        MadeRun(scenario("pods", observer=observer), n).record(sample={"index": n})
+        for n in range(6)
+        for observer in ("", "off")
+    ]
+    assert [row["pairs"] for row in contents(one_cold(floor))["observer"]] == [6], "nothing to warm up"
 
 
 def test_what_a_step_waits_for_the_ledger_is_taken_from_its_rows(tmp_path: Path) -> None:

@@ -95,7 +95,6 @@ def test_bootstrap_where_bca_is_undefined_or_there_is_too_little() -> None:
     assert same is not None
     assert (same.low, same.high) == (2.0, 2.0)
     assert bootstrap_interval([2.0]) is None
-    assert bootstrap_interval([1.0, 2.0], blocks=["a", "a"]) is None
     mostly = bootstrap_interval([1.0, 1.0, 1.0, 1.0, 5.0])
     assert mostly is not None
     assert (mostly.low, mostly.high, mostly.method) == (1.0, 5.0, "percentile bootstrap, all resamples")
@@ -122,17 +121,6 @@ def test_all_resamples_of_five_are_those_counted_by_hand() -> None:
         assert {value: share for value, share in found.items() if share > 1e-9} == pytest.approx(
             {value: count / n**n for value, count in counted.items()}
         )
-
-
-def test_bootstrap_over_blocks_is_wider_where_blocks_differ() -> None:
-    rng = np.random.default_rng(3)
-    shifts = rng.normal(scale=5, size=8)
-    data = [float(shift + rng.normal(scale=0.1)) for shift in shifts for _ in range(10)]
-    blocks = [str(block) for block in range(8) for _ in range(10)]
-    by_sample, by_block = bootstrap_interval(data), bootstrap_interval(data, blocks)
-    assert by_sample is not None
-    assert by_block is not None
-    assert by_block.high - by_block.low > 1.5 * (by_sample.high - by_sample.low)
 
 
 def test_bootstrap_covers_the_median_at_about_its_level() -> None:
