@@ -1,4 +1,4 @@
-"""A/A: the same scenario under two plans, deployed anew for each: what differs is not the orchestrator's doing."""
+"""A/A: the same scenario deployed twice, in one plan and under two: what differs is not the orchestrator's doing."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,6 +9,8 @@ from bench.analysis.statistics import LEVEL, difference, judge_rows, median_esti
 
 FEWEST = 3
 """Runs of one plan that are worth a comparison."""
+FEWEST_BLOCKS = 4
+"""Blocks of either half of a plan: fewer can tell nothing apart."""
 
 
 @dataclass(frozen=True)
@@ -37,30 +39,62 @@ def rows(found: Sequence[Cell]) -> list[dict[str, Any]]:
     return made
 
 
-def said(made: Sequence[dict[str, Any]]) -> str:
-    """What the A/A pairs of `rows` say of the differences between other rows, in a sentence or two."""
-    compared = [row for row in made if row["difference"]]
-    if not compared:
-        return "No scenario was measured twice under the same conditions (A/A): how far chance alone goes is not known."
-    text = f"Of {len(compared)} scenario{'s' * (len(compared) > 1)} measured twice under the same conditions (A/A) "
-    tested = [row for row in compared if row["difference"]["p"] is not None]
-    if tested:
-        apart = [row for row in tested if row["difference"]["p"] <= 1 - LEVEL]
-        text += (
-            f"{len(apart) or 'none'} of the {len(tested)} with enough runs came out different, each test by itself at "
-            f"p ≤ {1 - LEVEL:.2f}, where chance alone makes {len(tested) * (1 - LEVEL):.1f} of them"
+def halves(found: Sequence[Cell]) -> list[dict[str, Any]]:
+    """The even blocks of a plan against its odd ones, of each cell with enough of both. p is Holm-adjusted over all.
+
+    What takes turns with others is deployed anew in each block, so that these are deployments minutes apart.
+    """
+    made = []
+    for cell in found:
+        for plan in sorted(cell.plans) if cell.key.orchestrator != "noop" else ():
+            runs = cell.of_plans(frozenset({plan})).measured
+            even, odd = (
+                [value for r in runs if r.sample.index % 2 == half and (value := makespan(r)) is not None]
+                for half in (0, 1)
+            )
+            if min(len(even), len(odd)) >= FEWEST_BLOCKS:
+                made.append(
+                    {
+                        "scenario": cell.scenario.key,
+                        "plan": plan,
+                        "first": asdict(median_estimate(even)),
+                        "second": asdict(median_estimate(odd)),
+                        "difference": difference(even, odd),
+                    }
+                )
+    judge_rows(made)
+    return made
+
+
+def said(between: Sequence[dict[str, Any]], within: Sequence[dict[str, Any]] = ()) -> str:
+    """What the A/A pairs of `rows` and `halves` say of the differences between other rows, in a few sentences."""
+    texts = []
+    if within:
+        texts.append(f"A/A within plans (a scenario's even blocks against its odd): {_counted(within)}")
+    if compared := [row for row in between if row["difference"]]:
+        most = max(compared, key=lambda row: abs(_moved(row)))
+        texts.append(
+            f"A/A between plans (a scenario measured again under the same conditions): {_counted(compared)} The "
+            f"median that moved most is that of {_shift(most)}. Plans are hours or days apart: a difference no larger "
+            "than that may be the machine's, which is why two are compared, and set against the floor, within plans."
         )
-        text += f": {', '.join(_shift(row) for row in apart)}." if apart else "."
-    else:
-        text += "none could be tested: too few runs."
-    most = max(compared, key=lambda row: abs(_moved(row)))
-    text += (
-        f" The median that moved most is that of {_shift(most)}. Between plans, which are hours or days apart, a "
-        "difference no larger than that may be the machine's: comparisons of two, and ratios to the floor, are within "
-        "plans, and within their blocks where there are enough."
+    if not texts:
+        return "No scenario was measured twice under the same conditions (A/A): how far chance alone goes is not known."
+    measured = {row["scenario"].split("/")[1] for row in (*within, *compared)}
+    return " ".join(texts if measured - set(CONTROLS) else [*texts, "No orchestrator is among them yet."])
+
+
+def _counted(compared: Sequence[dict[str, Any]]) -> str:
+    """How many came out different, each test by itself: an adjustment would make a control pass by being run more."""
+    tested = [row for row in compared if row["difference"]["p"] is not None]
+    if not tested:
+        return "none could be tested: too few runs."
+    apart = [row for row in tested if row["difference"]["p"] <= 1 - LEVEL]
+    text = (
+        f"{len(apart) or 'none'} of the {len(tested)} with enough runs came out different at p ≤ {1 - LEVEL:.2f}, each "
+        f"test by itself, where chance alone makes {len(tested) * (1 - LEVEL):.1f} of them"
     )
-    measured = {row["scenario"].split("/")[1] for row in compared}
-    return text if measured - set(CONTROLS) else f"{text} No orchestrator is among them yet."
+    return f"{text}: {', '.join(_shift(row) for row in apart)}." if apart else f"{text}."
 
 
 def _shift(row: dict[str, Any]) -> str:

@@ -74,7 +74,7 @@ def contents_of(
     struck = [cell for cell in everything if cell.key.fault]
     environments = grouping.groups(everything)
     groups = [group.undisturbed() for group in environments]
-    twice = again.rows(found)
+    twice, halves = again.rows(found), again.halves(found)
     times = {cell.key: entry for cell in found if (entry := spent.of_cell(cell)) is not None}
     tables = spent.tables(groups, times)
     return {
@@ -110,7 +110,8 @@ def contents_of(
         },
         "tuning": [row for group in groups for row in _tuning(group)],
         "again": twice,
-        "again_said": again.said(twice),
+        "halves": halves,
+        "again_said": again.said(twice, halves),
         "observer": observer.rows(everything),
         "ledger": observer.ledger(found),
         "harness": {

@@ -937,20 +937,35 @@ def test_what_the_same_twice_says_of_other_differences_stands_first(tmp_path: Pa
     first = planned("one", range(5), 9.0)
     text = written([*first, *planned("two", range(10, 15), 9.0)], tmp_path / "alike")
     assert (
-        "Of 1 scenario measured twice under the same conditions (A/A) none of the 1 with enough runs came"
-        in text
+        "A/A between plans (a scenario measured again under the same conditions): none of the 1 with" in text
     )
     assert "The median that moved most is that of kind/argo/pipeline-7/default by " in text
     few = [*planned("one", range(3), 9.0), *planned("two", range(10, 13), 4.0)]
-    assert "(A/A) none could be tested: too few runs." in written(few, tmp_path / "few")
+    assert "conditions): none could be tested: too few runs." in written(few, tmp_path / "few")
     text = written([*first, *planned("two", range(10, 15), 4.0)], tmp_path / "apart")
-    assert "(A/A) 1 of the 1 with enough runs came out different, each test by itself at p ≤ 0.05" in text
+    assert "1 of the 1 with enough runs came out different at p ≤ 0.05, each test by itself" in text
     assert "where chance alone makes 0.1 of them: kind/argo/pipeline-7/default by -" in text
     many = [r for at in range(1, 20) for r in planned(f"p{at}", range(at * 10, at * 10 + 5), 9.0)]
     shielded = written([*first, *many, *planned("two", range(900, 905), 4.0)], tmp_path / "many")
     assert "1 of the 20 with enough runs came out different" in shielded, "no adjustment makes a control pass"
     assert "No orchestrator is among them" not in text
     assert "how far chance alone goes is not known" in written(first, tmp_path / "once")
+
+
+def test_the_halves_of_a_plan_are_an_a_a_of_deployments_minutes_apart(tmp_path: Path) -> None:
+    """A machine that gets slower all the time makes the halves no different, and a lie in one of them shows."""
+    drift = [made(scenario(), n, handoff=1.0 + n) for n in range(16)]
+    lie = [made(scenario("airflow"), n, handoff=1.0 + 20 * (n % 2)) for n in range(10)]
+    few = [made(scenario("dagster"), n) for n in range(7)]
+    mine, other = contents([*drift, *lie, *few])["halves"]
+    assert (mine["scenario"], other["scenario"]) == (
+        "kind/airflow/pipeline-7/default",
+        "kind/argo/pipeline-7/default",
+    )
+    assert mine["difference"]["p"] == pytest.approx(2 / 252) and mine["difference"]["shift"] > 50
+    assert other["difference"]["p"] > 0.05 and (other["first"]["n"], other["second"]["n"]) == (8, 8)
+    text = written([*drift, *lie, *few], tmp_path)
+    assert "A/A within plans (a scenario's even blocks against its odd): 1 of the 2 with enough runs" in text
 
 
 def test_what_watching_costs_is_a_paired_ratio_and_in_no_other_table(tmp_path: Path) -> None:
