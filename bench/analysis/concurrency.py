@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from bench.analysis import against
 from bench.analysis.cells import Cell, estimated, makespan, unlike
 from bench.analysis.statistics import median
 from bench.results.records import RunRecord
@@ -13,7 +14,7 @@ def rows(found: Sequence[Cell]) -> list[dict[str, Any]]:
     """One for each cell whose samples are several runs, with the same work alone beside it. Seconds.
 
     Times are of samples in which all runs succeeded, None where there is none; `ended` has of each other sample how
-    many did. First runs after a switch are not set beside later ones.
+    many did. First runs after a switch are not set beside later ones; `times_alone` is of plans that measured both.
     """
     alone = {cell.key: cell for cell in found if cell.measured}
     return [
@@ -38,11 +39,19 @@ def _row(cell: Cell, alone: Cell | None) -> dict[str, Any]:
             for name, of in (("shortest", min), ("middle", median), ("longest", max))
         },
         "alone": single,
-        "times_alone": together["value"] / single["value"] if together and single else None,
+        "times_alone": _ratio(cell, alone) if alone is not None and single else None,
         "per_minute": cell.key.concurrent * 60 / together["value"] if together else None,
         "failed": len(cell.failed),
         "ended": sorted(sum(c.status == "succeeded" for c in record.together) for record in cell.failed),
     }
+
+
+def _ratio(cell: Cell, alone: Cell) -> float | None:
+    """Of the medians; None where no plan measured both, since the one's day is not the other's."""
+    if not cell.plans & alone.plans:
+        return None
+    several, one = (median(of.values(makespan)) for of in against.together(cell, alone))
+    return several / one
 
 
 def each(record: RunRecord) -> list[float]:
