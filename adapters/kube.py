@@ -258,7 +258,7 @@ class Kube:
                 list_call,
                 resource_version=since,
                 timeout_seconds=seconds,
-                _request_timeout=(30, seconds + 30),  # a proxy may drop an idle stream without a word
+                _request_timeout=(30, seconds + 30),  # were it dropped without a word, it would never end
                 deserialize=False,
                 **where,
             ):

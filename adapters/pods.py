@@ -265,22 +265,29 @@ class PodsDriver:
         """Delete the run's pods; returns when they are gone."""
         where = {"namespace": PIPELINE_NAMESPACE, "label_selector": f"{podspec.RUN_LABEL}={run_id}"}
         listing = self.kube.core.list_namespaced_pod
+        end = time.monotonic() + 60
+        found = False
         with explained(f"removing {run_id}"):
-            listed = self.kube.listed(listing, **where)
-            names = {item["metadata"]["name"] for item in listed["items"]}
-            if not names:
-                return False
-            for name in names:
-                try:
-                    self.kube.core.delete_namespaced_pod(name, PIPELINE_NAMESPACE, grace_period_seconds=0)
-                except ApiException as error:
-                    if error.status != 404:
-                        raise
-            for kind, found in self.kube.events(listing, listed["metadata"]["resourceVersion"], 60, **where):
-                if kind == "DELETED":
-                    names.discard(found["metadata"]["name"])
+            while True:
+                listed = self.kube.listed(listing, **where)
+                names = {item["metadata"]["name"] for item in listed["items"]}
                 if not names:
-                    return True
+                    return found
+                if (left := end - time.monotonic()) <= 0:
+                    break
+                found = True
+                for name in names:
+                    try:
+                        self.kube.core.delete_namespaced_pod(name, PIPELINE_NAMESPACE, grace_period_seconds=0)
+                    except ApiException as error:
+                        if error.status != 404:
+                            raise
+                version = listed["metadata"]["resourceVersion"]
+                for kind, pod in self.kube.events(listing, version, int(left) + 1, **where):
+                    if kind == "DELETED":
+                        names.discard(pod["metadata"]["name"])
+                    if not names:
+                        return True
         raise BenchError(f"pods that do not go away: {', '.join(sorted(names))}", "bench cluster status")
 
     def timeline(self, handle: RunHandle) -> Timeline:

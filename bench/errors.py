@@ -14,8 +14,8 @@ from cluster.state import home
 EXIT_FAILED = 1
 EXIT_BAD_INPUT = 2
 EXIT_LOSSES = 4
-EXIT_INTERRUPTED = 130
 """Done, but not with all that is stored: what was left out stands on stderr."""
+EXIT_INTERRUPTED = 130
 NEARLY_NOTHING = 1 << 20
 """Bytes: with less than that left a disk counts as full."""
 

@@ -76,7 +76,8 @@ def said(between: Sequence[dict[str, Any]], within: Sequence[dict[str, Any]] = (
         texts.append(
             f"A/A between plans (a scenario measured again under the same conditions): {_counted(compared)} The "
             f"median that moved most is that of {_shift(most)}. Plans are hours or days apart: a difference no larger "
-            "than that may be the machine's, which is why two are compared, and set against the floor, within plans."
+            "than that may be the machine's, which is why two are compared within plans, and a ratio to the floor is "
+            "of blocks that have both where there are any."
         )
     if not texts:
         return "No scenario was measured twice under the same conditions (A/A): how far chance alone goes is not known."
@@ -92,7 +93,7 @@ def _counted(compared: Sequence[dict[str, Any]]) -> str:
     apart = [row for row in tested if row["difference"]["p"] <= 1 - LEVEL]
     text = (
         f"{len(apart) or 'none'} of the {len(tested)} with enough runs came out different at p ≤ {1 - LEVEL:.2f}, each "
-        f"test by itself, where chance alone makes {len(tested) * (1 - LEVEL):.1f} of them"
+        f"test by itself, where chance alone makes at most {len(tested) * (1 - LEVEL):.1f} of them"
     )
     return f"{text}: {', '.join(_shift(row) for row in apart)}." if apart else f"{text}."
 

@@ -1,5 +1,6 @@
 """Orchestrators against each other, two by two, as shipped: the same work in the same environment."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any
@@ -106,11 +107,17 @@ def _unlike(one: Cell, other: Cell) -> str:
 def _difference(one: Cell, other: Cell, tests: int) -> tuple[bool, Difference]:
     """Within blocks where they share some, and whether so.
 
-    Unpaired all the same where only that could reject as one of so many tests: n decides, not what was found.
+    Unpaired all the same where only that could reject as one of so many tests, n decides, not what was found; and where
+    each plan has as many of both, since a day that has more of the one would be its difference.
     """
     both = pairs(one, other)
     within = paired_difference(both) if both else None
-    if within and within.can_reject(tests):
+    if within and (within.can_reject(tests) or not _as_many_of_each_plan(one, other)):
         return True, within
     apart = difference(one.values(makespan), other.values(makespan))
     return (True, within) if within and not apart.can_reject(tests) else (False, apart)
+
+
+def _as_many_of_each_plan(one: Cell, other: Cell) -> bool:
+    a, b = (Counter(record.sample.plan_id for record in cell.measured) for cell in (one, other))
+    return len(a) == 1 or a == b

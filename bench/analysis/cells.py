@@ -109,6 +109,8 @@ class Cell:
 
     key: CellKey
     records: tuple[RunRecord, ...]
+    firsts: int = 0
+    """First runs after a switch that succeeded and are a cell of their own."""
 
     @property
     def scenario(self) -> Scenario:
@@ -173,6 +175,11 @@ class Cell:
         """How many samples ended, well or not."""
         return len(self.measured) + len(self.failed)
 
+    @property
+    def ended(self) -> int:
+        """How many samples of it ended, well or not, with first runs that have a cell of their own."""
+        return self.answered + self.firsts
+
     @cached_property
     def void(self) -> tuple[RunRecord, ...]:
         return tuple(record for record in self.records if record.status == "void")
@@ -207,7 +214,7 @@ class Cell:
 
     def of_plans(self, plans: frozenset[str]) -> "Cell":
         """The same cell with only what these plans stored."""
-        return Cell(self.key, tuple(r for r in self.records if r.sample.plan_id in plans))
+        return replace(self, records=tuple(r for r in self.records if r.sample.plan_id in plans))
 
     @property
     def is_plain_pipeline(self) -> bool:
@@ -362,6 +369,7 @@ def cells(records: Iterable[RunRecord]) -> list[Cell]:
         ]
         if len(fuller) == 1 and not any(is_measured(record) for record in grouped[key]):
             grouped[fuller[0]] += grouped.pop(key)
+    firsts: dict[CellKey, int] = {}
     for key in list(grouped):
         if key.fault or key.observer or key.first or key.orchestrator in CONTROLS:
             continue
@@ -369,9 +377,12 @@ def cells(records: Iterable[RunRecord]) -> list[Cell]:
         for record in grouped[key]:
             split[record.cold and is_measured(record)].append(record)
         if split[True] and any(map(is_measured, split[False])):
-            grouped[key] = split[False]
+            grouped[key], firsts[key] = split[False], len(split[True])
             grouped.setdefault(replace(key, first=True), []).extend(split[True])
-    return [Cell(key, tuple(sorted(members, key=_order))) for key, members in sorted(grouped.items())]
+    return [
+        Cell(key, tuple(sorted(members, key=_order)), firsts.get(key, 0))
+        for key, members in sorted(grouped.items())
+    ]
 
 
 def _order(record: RunRecord) -> tuple[str, int, int, str]:

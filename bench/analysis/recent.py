@@ -16,7 +16,7 @@ class Part:
     around: tuple[Cell, ...]
     """All that was measured there: where the rows' floor is."""
     differs: tuple[str, ...]
-    """The facts in which it is another environment than that of the newest pipelines."""
+    """The facts in which it is another environment than that of the newest pipelines, or, without any, the first."""
     below: bool
     """Whether there is a newer one before it."""
 

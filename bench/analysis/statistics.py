@@ -268,11 +268,6 @@ def p95(samples: Sequence[float], level: float = LEVEL) -> Estimate:
     return Estimate(value, len(data), order_interval(samples, level, quantile=0.95))
 
 
-def shift(first: Sequence[float], second: Sequence[float]) -> float:
-    """By how much the second sample is larger: the median of all differences (Hodges and Lehmann 1963)."""
-    return float(np.median(_gaps(_checked(first), _checked(second))))
-
-
 def _gaps(
     a: np.ndarray[tuple[int], np.dtype[np.float64]], b: np.ndarray[tuple[int], np.dtype[np.float64]]
 ) -> np.ndarray[tuple[int], np.dtype[np.float64]]:

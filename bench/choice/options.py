@@ -102,7 +102,7 @@ def _latency(found: Sequence[Cell], target: str, newest: recent.Newest) -> dict[
     made = {}
     for option, cell in _last(c for c in pipelines if c.is_plain_pipeline).items():
         floors = [c for c in pipelines if c.key.orchestrator == floor_for(target)]
-        floor = max(floors, key=lambda each: each.last, default=None)
+        floor = max(floors, key=lambda each: (len(pairs(each, cell)), each.last), default=None)
         ratio = ratio_to_floor(cell, floor)
         if ratio is None or floor is None:
             continue
@@ -247,7 +247,7 @@ def failures(found: Sequence[Cell]) -> dict[Option, str]:
     """Options whose newest pipelines did not all succeed: a median of the others would hide that."""
     of = [c for c in found if c.is_plain_pipeline and c.answered]
     return {
-        option: f"{len(cell.failed)} of {cell.answered} pipelines failed"
+        option: f"{len(cell.failed)} of {cell.ended} pipelines failed"
         for option, cell in _last(of).items()
         if cell.failed
     }

@@ -239,6 +239,9 @@ def _registry() -> Check:
         return Check("container registry", "warn", "not tried: no Docker engine answers", "bench cluster up")
     if lifecycle.registry_answers(docker):
         return Check("container registry", "ok", f"{pins.PULL_PROBE} can be pulled")
+    if not host.is_root() and not cluster.status().up:
+        said = f"{pins.PULL_PROBE} cannot be pulled, and only root can build images"
+        return Check("container registry", "fail", said, "sudo", stops=("kind",))
     return Check(
         "container registry",
         "warn",

@@ -66,6 +66,8 @@ STATUS: dict[Status, RecordStatus] = {
 
 
 Answer = TypeVar("Answer")
+NOBODY = "nobody"
+"""No run has this id: what asks the ledger for it asks only whether it answers."""
 UNOBSERVED_TRIES = 2
 """Samples of a scenario that cannot be observed until it is given up for this command."""
 NOISY_TRIES = 3
@@ -291,9 +293,11 @@ class Runner:
                 raise BenchError(
                     f"{scenario.orchestrator} is not healthy after deploy: {wrong}", "bench doctor"
                 )
-        except (Unsupported, TargetUnusable):
+        except Unsupported:
             raise
         except BenchError as error:
+            if isinstance(error, TargetUnusable) and not self._is_only_its_server(error, scenario):
+                raise
             _stopped(runtime, scenario.orchestrator)
             raise NotDeployed(error.message, error.remedy, error.kept) from error
         self._active, self._doubtful = wanted, False
@@ -395,7 +399,7 @@ class Runner:
             planning.note_end(self.folder, started)
             raise
         except BenchError as error:
-            if isinstance(error, TargetUnusable) and not self._is_only_its_server(error, scenario, started):
+            if isinstance(error, TargetUnusable) and not self._is_only_its_server(error, scenario):
                 raise  # nothing can be said of the run now: the next command ends it and records it as void
             self._cancel(scenario.orchestrator, started)
             self._void(plan, started, f"the harness could not observe it: {error.message}")
@@ -407,12 +411,12 @@ class Runner:
         planning.note_end(self.folder, started)
         return stored
 
-    def _is_only_its_server(self, error: TargetUnusable, scenario: Scenario, started: Started) -> bool:
+    def _is_only_its_server(self, error: TargetUnusable, scenario: Scenario) -> bool:
         """Whether the target itself answers, and just the orchestrator's own server did not."""
         if not isinstance(error, TargetUnreachable):
             return False
         try:
-            self._scene(scenario).ledger(started.run_id)
+            self._scene(scenario).ledger(NOBODY)
         except BenchError:
             return False
         return True

@@ -363,10 +363,9 @@ def _all_took(row: Mapping[str, Any]) -> str:
 
 def _said(part: recent.Part, compare: str = "") -> str:
     """When a table was measured, and that an older one has only what the newer has not."""
-    if not part.differs:
-        return f"{part.days}; only rows that the table above lacks" if part.below else part.days
-    other = f"other {', '.join(part.differs)} than the newest pipelines{compare}"
-    return f"older, {part.days}; {other}" + ("; only rows that the table above lacks" if part.below else "")
+    said = [f"older, {part.days}" if part.below else part.days]
+    said += [f"other {', '.join(part.differs)} than the newest pipelines{compare}"] if part.differs else []
+    return "; ".join([*said, *(["only rows that the table above lacks"] if part.below else [])])
 
 
 def _grid(

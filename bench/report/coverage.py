@@ -156,7 +156,7 @@ def table(
         "columns": [column.head for column in asked],
         "rows": rows,
         "notes": list(why.notes),
-        "gaps": {column.name: _gaps(rows, number) for number, column in enumerate(asked)},
+        "gaps": {column.name: _gaps(rows, number, _usual(found)) for number, column in enumerate(asked)},
     }
 
 
@@ -224,14 +224,19 @@ def _entry(row: _Row, column: Column, why: _Why) -> dict[str, Any]:
     }
 
 
-def _gaps(rows: Sequence[Mapping[str, Any]], column: int) -> list[str]:
+def _usual(found: Sequence[Cell]) -> dict[tuple[str, str], str]:
+    """What a step is in each orchestrator's `default`, by target: the newest, where that has changed."""
+    ordered = sorted(found, key=lambda cell: cell.last)
+    return {
+        (c.key.target, c.key.orchestrator): c.key.task for c in ordered if c.key.configuration == "default"
+    }
+
+
+def _gaps(rows: Sequence[Mapping[str, Any]], column: int, usual: Mapping[tuple[str, str], str]) -> list[str]:
     """`on kind: argo (4, 16); prefect pods (16)`: who lacks which kinds of run, for no known reason.
 
     Asked of what is compared: each orchestrator's `default`, and what else it ships of another kind of step.
     """
-    usual = {
-        (row["target"], row["orchestrator"]): row["task"] for row in rows if row["configuration"] == "default"
-    }
     whose: dict[tuple[str, str], list[list[dict[str, Any]]]] = {}
     for row in rows:
         name, configuration = row["orchestrator"], row["configuration"]

@@ -175,7 +175,7 @@ def _pipeline(who: Who, view: View) -> Entry | None:
     found = cell.estimate(makespan) if cell else None
     if cell is None or found is None:
         return None
-    failed = f"{len(cell.failed)} of {cell.answered} failed" if cell.failed else ""
+    failed = f"{len(cell.failed)} of {cell.ended} failed" if cell.failed else ""
     return Entry(_n(found.n), cell, before=brief.estimated(found, " s"), after=failed)
 
 
@@ -326,7 +326,7 @@ def _absent(view: View) -> dict[str, str]:
     why = {name: reason for (_, name), reason in refusals(view.among).items()}
     for cell in view.among:
         if cell.is_plain_pipeline and cell.failed and cell.key.orchestrator not in CONTROLS:
-            why.setdefault(cell.key.orchestrator, f"{len(cell.failed)} of {cell.answered} pipelines failed")
+            why.setdefault(cell.key.orchestrator, f"{len(cell.failed)} of {cell.ended} pipelines failed")
     return {name: reason for name, reason in sorted(why.items()) if name not in there}
 
 

@@ -244,7 +244,7 @@ def test_what_servers_hold_idle_is_over_all_work_and_each_is_shown_where_it_was_
     assert upkept(in_code(scenario("argo"), NEW, 25)) == ""
     nothing = in_code(scenario("kfp"), NEW, 26, resources=Resources(idle=Window(seconds=60)))
     said = upkept([*nothing, watched(scenario("airflow"), 3, (700,), OLD, 20)])
-    assert "(older, 2026-11-20; other code than the newest pipelines)" in said
+    assert "(2026-11-20; other code than the newest pipelines)" in said
     assert "the table above" not in said, "what has no servers has no table that others would be older than"
 
 

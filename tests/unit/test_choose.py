@@ -419,7 +419,7 @@ def test_the_command_says_who_why_and_from_what(folder: Path) -> None:
         "Not ranked: airflow default: no stored figure that counts of latency, retries (never struck by "
         "exception, sigkill, pod-deleted), lineage, memory" in said
     )
-    assert "What counts for retries: a chain of one step that fails in each way" in said
+    assert "What counts for retries: a chain of one step, struck in every way in which another option" in said
     assert "memory: the same for all that are ranked, so it decides nothing" in said
     assert said.count("decides nothing") == 1
     assert "bench run -o airflow,pods --target kind -c default --n 6 --results" in said

@@ -13,6 +13,7 @@ from adapters.base import BenchError, Component, RunHandle, RunOutcome, Status, 
 from adapters.noop import NoopAdapter
 from adapters.workloads import Member
 from bench.analysis.cells import cells
+from bench.analysis.statistics import median
 from bench.commands.run import Options, scenarios
 from bench.errors import BadInput
 from bench.faults import aftermath, inject
@@ -499,3 +500,15 @@ def test_records_without_a_fault_keep_the_seal_they_were_stored_with() -> None:
     assert RunRecord.model_validate(body) == plain
     hurt = struck().model_dump(mode="json")
     assert hurt["scenario"]["fault"] == "sigkill"
+
+
+def test_over_is_of_runs_that_recovered_and_never_of_one_that_was_cut() -> None:
+    back = [struck(number=n) for n in range(2)]
+    cut, lost = (
+        struck(recovers=False, number=7 + n).model_copy(update={"status": status})
+        for n, status in enumerate(("timeout", "failed"))
+    )
+    after = [found for record in (*back, cut, lost) if (found := aftermath.aftermath(record)) is not None]
+    assert after[2].done is None and after[3].done is not None
+    assert aftermath.over(after) == aftermath.over(after[:2]) == median([a.done for a in after[:2] if a.done])
+    assert aftermath.over(after[2:]) == after[3].done and aftermath.over(after[2:3]) is None

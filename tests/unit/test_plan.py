@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 from adapters.base import Target
+from bench.commands import run as run_command
 from bench.commands.run import Options, run, scenarios, told, within_budget
 from bench.errors import BadInput
 from bench.measure import plan as planning
 from bench.measure.plan import Expectation, Limits
 from bench.measure.runner import Runner
 from bench.report.numbers import duration
-from bench.results.store import Store
+from bench.results.store import FILE, Store
 from tests.unit.made_records import made, scenario
 
 
@@ -244,3 +245,16 @@ def test_a_plan_that_was_only_printed_is_the_one_that_is_carried_out(
 def test_a_printed_plan_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(Options(("noop",), tmp_path, n=2, target=Target.LOCAL, controls=False, plan_only=True, as_json=True))
     assert len(json.loads(capsys.readouterr().out)["slots"]) == 2
+
+
+def test_a_damaged_line_of_the_published_results_refuses_no_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Store.locked(tmp_path) as store:
+        store.append(made())
+    with (tmp_path / FILE).open("a") as file:
+        file.write("<<<<<<< HEAD\n")
+    monkeypatch.setattr(run_command, "PUBLISHED", tmp_path)
+    assert [record.run_id for record in run_command.published()] == [made().run_id]
+    monkeypatch.setattr(run_command, "PUBLISHED", tmp_path / "nothing")
+    assert run_command.published() == []

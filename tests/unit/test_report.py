@@ -188,6 +188,25 @@ def test_only_plans_that_measured_both_tell_two_configurations_or_orchestrators_
     assert len(shown["makespans"]) == 14, "the table of all has both days"
 
 
+def test_runs_of_shared_plans_are_pooled_only_where_each_has_as_many_of_both() -> None:
+    """Of a fast day five of the one and one of the other, of a slow day the reverse: the day is no difference."""
+
+    def day(plan: str, handoff: float, counts: dict[str, int]) -> list[RunRecord]:
+        made_up = [
+            made(scenario(name, "chain", 3), n + 40 * (plan == "slow"), handoff)
+            for name, count in counts.items()
+            for n in range(count)
+        ]
+        return of_plan(plan, made_up)
+
+    uneven = [*day("fast", 1.0, {"argo": 5, "airflow": 1}), *day("slow", 20.0, {"argo": 1, "airflow": 5})]
+    (row,) = contents(uneven)["against"][0]["rows"]
+    assert row["paired"] and row["difference"]["n"] == (2, 2)
+    even = [*day("fast", 1.0, {"argo": 3, "airflow": 3}), *day("slow", 20.0, {"argo": 2, "airflow": 2})]
+    (row,) = contents(even)["against"][0]["rows"]
+    assert not row["paired"] and row["difference"]["n"] == (5, 5)
+
+
 def test_the_floor_of_a_row_is_the_one_of_its_own_blocks() -> None:
     """One that lacks a fact is of any environment: it is not taken where there is one of the same blocks."""
     mine = [
@@ -512,7 +531,7 @@ def test_failures_void_and_unsupported_are_rows_with_reasons(tmp_path: Path) -> 
     assert [entry["reason"] for entry in found["voids"]] == ["pressure 0.4"]
     (table,) = found["tables"]
     argo = row(table, "argo")
-    assert (argo["n"], argo["answered"], argo["failed"], argo["void"]) == (3, 6, 3, 1)
+    assert (argo["n"], argo["ended"], argo["failed"], argo["void"]) == (3, 6, 3, 1)
     text = written(records, tmp_path)
     assert "exit &#124; 137 OOM" in text
     assert "unsupported: needs &#60;images&#62;" in text
@@ -695,7 +714,8 @@ def test_a_first_run_that_fails_stays_in_its_row_however_many_first_runs_succeed
         *(made(of, 20 + n, cold=True) for n in range(first)),
     ]
     later = row(contents(runs)["tables"][0], "argo")
-    assert (later["n"], later["failed"], later["answered"]) == (2, 2, 4)
+    assert (later["n"], later["failed"], later["ended"]) == (2, 2, 4 + first)
+    assert later["success"]["value"] == pytest.approx((2 + first) / (4 + first)), "nor worse than it was"
     assert len(contents(runs)["failures"]) == 2, "none is dropped"
 
 
@@ -944,7 +964,7 @@ def test_what_the_same_twice_says_of_other_differences_stands_first(tmp_path: Pa
     assert "conditions): none could be tested: too few runs." in written(few, tmp_path / "few")
     text = written([*first, *planned("two", range(10, 15), 4.0)], tmp_path / "apart")
     assert "1 of the 1 with enough runs came out different at p ≤ 0.05, each test by itself" in text
-    assert "where chance alone makes 0.1 of them: kind/argo/pipeline-7/default by -" in text
+    assert "where chance alone makes at most 0.1 of them: kind/argo/pipeline-7/default by -" in text
     many = [r for at in range(1, 20) for r in planned(f"p{at}", range(at * 10, at * 10 + 5), 9.0)]
     shielded = written([*first, *many, *planned("two", range(900, 905), 4.0)], tmp_path / "many")
     assert "1 of the 20 with enough runs came out different" in shielded, "no adjustment makes a control pass"

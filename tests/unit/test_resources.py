@@ -16,7 +16,7 @@ from adapters.noop import NoopAdapter
 from adapters.runtimes import NothingToInstall
 from bench.measure import plan as planning
 from bench.measure import resources
-from bench.measure.observe import EmptyScene
+from bench.measure.observe import FEWEST_TICKS, EmptyScene, Gauge
 from bench.measure.resources import (
     Look,
     Reading,
@@ -187,3 +187,14 @@ def test_a_record_has_what_was_used_under_the_run_and_idle_where_asked(
     assert record.resources is not None and record.resources.run is not None
     assert [(p.cpu_seconds, p.seconds) for p in record.resources.run.parts] == [(1.0, 10.0)]
     assert (record.resources.idle is not None) == (idle_seconds > 0)
+
+
+@pytest.mark.parametrize(
+    ("ticks", "steal"), [(1, None), (FEWEST_TICKS - 1, None), (FEWEST_TICKS, 1 / FEWEST_TICKS)]
+)
+def test_a_tick_of_a_run_that_has_hardly_any_is_no_share_of_stolen_time(
+    ticks: int, steal: float | None
+) -> None:
+    before = Gauge(at=0.0, stalls={}, steal=0.0, jiffies=0.0, load=0.0)
+    after = Gauge(at=0.001, stalls={}, steal=1.0, jiffies=float(ticks), load=0.0)
+    assert after.since(before).steal == steal

@@ -44,6 +44,11 @@ class Taken(NothingToInstall):
         raise StateBusy("another bench command uses the local servers", "wait for it to end")
 
 
+class Silent(NothingToInstall):
+    def deploy(self, configuration: str) -> None:
+        raise TargetUnreachable("its server does not answer", "bench cluster status")
+
+
 class BrokenAdapter(NoopAdapter):
     name = "broken"
     installed: type[NothingToInstall] = Broken
@@ -54,6 +59,10 @@ class BrokenAdapter(NoopAdapter):
 
 class TakenAdapter(BrokenAdapter):
     installed = Taken
+
+
+class SilentAdapter(BrokenAdapter):
+    installed = Silent
 
 
 class SettledAdapter(BrokenAdapter):
@@ -309,8 +318,9 @@ def test_what_cannot_be_observed_is_void_and_the_others_go_on(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("target_answers", [True, False])
+@pytest.mark.parametrize("under", ["blind", "silent"], ids=["during a run", "when it is deployed"])
 def test_an_orchestrator_s_server_that_does_not_answer_is_not_the_target(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target_answers: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target_answers: bool, under: str
 ) -> None:
     """One that is slow to answer ends no plan of five; a target that is gone does."""
 
@@ -320,18 +330,19 @@ def test_an_orchestrator_s_server_that_does_not_answer_is_not_the_target(
     monkeypatch.setattr(BlindDriver, "wait", silent)
     if not target_answers:
         monkeypatch.setattr(EmptyScene, "ledger", silent)
-    plan = planning.make([scenario("blind")], n=1, seed=1)
+    plan = planning.make([scenario(under)], n=1, seed=1)
     with Store.locked(tmp_path) as store:
         planning.save(tmp_path, plan)
         runner = Runner(store, Target.LOCAL)
-        runner._adapters["blind"] = BlindAdapter()
+        runner._adapters |= {"blind": BlindAdapter(), "silent": SilentAdapter()}
         if target_answers:
             list(runner.run(plan))
         else:
             with pytest.raises(TargetUnreachable):
                 list(runner.run(plan))
     assert [record.status for record in Store(tmp_path).records()] == ["void"] * target_answers
-    assert bool(planning.left_behind(tmp_path)) == (not target_answers), "the next command ends it"
+    begun = under == "blind" and not target_answers
+    assert bool(planning.left_behind(tmp_path)) == begun, "the next command ends it"
 
 
 @pytest.mark.usefixtures("believed")

@@ -153,10 +153,11 @@ def test_what_a_killed_command_left_is_ended_run_by_run(tmp_path: Path) -> None:
         planning.note_start(tmp_path, started)
         cancelled: list[str] = []
         runner = Runner(store, Target.LOCAL)
-        for driver in runner._some_drivers("noop", 2):
-            driver.cancel = lambda run_id: bool(cancelled.append(run_id))  # type: ignore[method-assign, func-returns-value]
+        for number, driver in enumerate(runner._some_drivers("noop", 2), 1):
+            driver.cancel = lambda run_id, by=number: bool(cancelled.append(f"{run_id} by {by}"))  # type: ignore[method-assign, misc, func-returns-value]
         (record,) = runner.clean()
-    assert record.status == "void" and cancelled == list(started.members)
+    assert record.status == "void"
+    assert cancelled == [f"{started.members[0]} by 1", f"{started.members[1]} by 2"]
 
 
 def test_the_report_sets_them_beside_one_alone_and_in_no_other_table() -> None:
@@ -168,6 +169,12 @@ def test_the_report_sets_them_beside_one_alone_and_in_no_other_table() -> None:
     assert row["times_alone"] == row["together"]["value"] / row["alone"]["value"]
     assert row["per_minute"] == pytest.approx(240 / row["together"]["value"])
     assert [r["n"] for table in content["tables"] for r in table["rows"]] == [3]
+    sample = alone[0].sample.model_copy(update={"plan_id": "another day"})
+    elsewhere = [
+        r.model_copy(update={"sample": sample.model_copy(update={"index": n})}) for n, r in enumerate(alone)
+    ]
+    (apart,) = contents([*elsewhere, *(several(4, number) for number in range(3))])["concurrent"]
+    assert apart["alone"]["n"] == 3 and apart["times_alone"] is None, "another plan is of another day"
 
 
 def test_samples_in_which_not_all_succeeded_are_rows_too_and_say_how_many_did() -> None:
