@@ -140,6 +140,7 @@ def table(
     asked = columns(found)
     refused = refusals(found)
     why = _Why(refused, verdicts)
+    compared = _compared(found)
     rows = []
     for row in _rows(found, orchestrators, refused):
         entries = [_entry(row, column, why) for column in asked]
@@ -156,7 +157,7 @@ def table(
         "columns": [column.head for column in asked],
         "rows": rows,
         "notes": list(why.notes),
-        "gaps": {column.name: _gaps(rows, number, _usual(found)) for number, column in enumerate(asked)},
+        "gaps": {column.name: _gaps(rows, number, compared) for number, column in enumerate(asked)},
     }
 
 
@@ -224,24 +225,36 @@ def _entry(row: _Row, column: Column, why: _Why) -> dict[str, Any]:
     }
 
 
-def _usual(found: Sequence[Cell]) -> dict[tuple[str, str], str]:
-    """What a step is in each orchestrator's `default`, by target: the newest, where that has changed."""
-    ordered = sorted(found, key=lambda cell: cell.last)
+def _compared(found: Sequence[Cell]) -> set[tuple[str, str, str]]:
+    """Target, orchestrator and configuration of what else than a `default` it ships and was measured of a kind of step.
+
+    The kind of a `default` is its newest, where that has changed.
+    """
+    usual = {
+        (cell.key.target, cell.key.orchestrator): cell.key.task
+        for cell in sorted(found, key=lambda cell: cell.last)
+        if cell.key.configuration == "default"
+    }
     return {
-        (c.key.target, c.key.orchestrator): c.key.task for c in ordered if c.key.configuration == "default"
+        (key.target, key.orchestrator, key.configuration)
+        for key in (cell.key for cell in found if cell.is_plain_pipeline and cell.measured)
+        if TUNED not in key.configuration.split("-")
+        if usual.get((key.target, key.orchestrator)) != key.task
     }
 
 
-def _gaps(rows: Sequence[Mapping[str, Any]], column: int, usual: Mapping[tuple[str, str], str]) -> list[str]:
+def _gaps(
+    rows: Sequence[Mapping[str, Any]], column: int, compared: Container[tuple[str, str, str]]
+) -> list[str]:
     """`on kind: argo (4, 16); prefect pods (16)`: who lacks which kinds of run, for no known reason.
 
-    Asked of what is compared: each orchestrator's `default`, and what else it ships of another kind of step.
+    Asked of each orchestrator's `default`, and of what else is compared.
     """
     whose: dict[tuple[str, str], list[list[dict[str, Any]]]] = {}
     for row in rows:
         name, configuration = row["orchestrator"], row["configuration"]
         if configuration not in ("", "default"):
-            if TUNED in configuration.split("-") or usual.get((row["target"], name)) == row["task"]:
+            if (row["target"], name, configuration) not in compared:
                 continue
             name = f"{name} {configuration}"
         if kinds := row["entries"][column]["kinds"]:
