@@ -130,7 +130,7 @@ def test_a_row_whose_clock_goes_backwards_is_no_sample_and_is_listed(
 ) -> None:
     value = -5 * SECOND + (0 if field == "makespan_monotonic_ns" else submitted(lines[0]))
     done = report(holding(tmp_path / "results", [resealed(lines[0], **{field: value}), *lines[1:]]))
-    assert (done.code, done.row["n"], done.row["answered"], done.row["failed"]) == (4, 4, 4, 0)
+    assert (done.code, done.row["n"], done.row["ended"], done.row["failed"]) == (4, 4, 4, 0)
     assert "clocks go backwards" in done.said and "; no sample" in done.said
     (entry,) = done.content["contradictions"]
     assert (entry["run_id"], entry["measured"]) == (json.loads(lines[0])["run_id"], False)
