@@ -5,7 +5,8 @@ from collections.abc import Iterable, Sequence
 from itertools import combinations
 from typing import Any
 
-from bench.analysis.cells import CONTROLS, Cell, makespan, pairs, unlike
+from bench.analysis import recent
+from bench.analysis.cells import CONTROLS, FLOORS, Cell, makespan, pairs, unlike
 from bench.analysis.grouping import Group
 from bench.analysis.statistics import Difference, difference, judge_rows, median, paired_difference
 
@@ -54,6 +55,19 @@ def shipped(found: Sequence[Cell]) -> list[Cell]:
     return sorted(chosen, key=lambda cell: (median(cell.values(makespan)), cell.key))
 
 
+def compared(pipelines: Iterable[Cell]) -> list[Cell]:
+    """Of measured pipelines on one target, what each orchestrator ships of each kind of step.
+
+    Of a `default` whose kind has changed, the newest.
+    """
+    ordered = sorted(pipelines, key=recent.last)
+    kind = {c.key.orchestrator: c.key.task for c in ordered if c.key.configuration == "default"}
+    current = [
+        c for c in ordered if c.key.configuration != "default" or kind[c.key.orchestrator] == c.key.task
+    ]
+    return [cell for task in FLOORS for cell in shipped([c for c in current if c.key.task == task])]
+
+
 def _rows(members: Sequence[Cell]) -> list[dict[str, Any]]:
     both = [
         sorted(together(a, b), key=_middle)
@@ -74,11 +88,11 @@ def _middle(cell: Cell) -> float:
 
 
 def contrasts(both: Iterable[tuple[Cell, Cell]]) -> list[dict[str, Any]]:
-    """What each second cell takes more than the first, by what plans have measured of both: another is of another day.
+    """What each second cell takes more than the first. The pairs are as `together` makes them.
 
-    `first` and `second` are the cells as they were compared; p is Holm-adjusted over all of these pairs.
+    p is Holm-adjusted over all of them.
     """
-    known = [(*together(one, other), _unlike(one, other)) for one, other in both]
+    known = [(one, other, _unlike(one, other)) for one, other in both]
     tests = sum(not why for *_, why in known)
     made: list[dict[str, Any]] = []
     for one, other, why in known:
@@ -91,7 +105,7 @@ def contrasts(both: Iterable[tuple[Cell, Cell]]) -> list[dict[str, Any]]:
 
 
 def together(one: Cell, other: Cell) -> tuple[Cell, Cell]:
-    """Both with only the plans that measured both; as they are where none did."""
+    """Both with only the plans that measured both, as another plan is of another day; as they are where none did."""
     shared = one.plans & other.plans
     return (one.of_plans(shared), other.of_plans(shared)) if shared else (one, other)
 

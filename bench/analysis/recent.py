@@ -25,15 +25,27 @@ class Part:
         return days(self.rows)
 
 
-def parts(found: Sequence[Cell], everything: Sequence[Cell], beside: Sequence[Cell] = ()) -> list[Part]:
+@dataclass(frozen=True)
+class Newest:
+    """The environment in which a pipeline was measured last: its facts, and the cells that were measured in it."""
+
+    facts: Mapping[str, str]
+    cells: tuple[Cell, ...]
+
+    def differing(self, cell: Cell) -> tuple[str, ...]:
+        """The facts in which a cell was measured elsewhere; of rows that lack the steps' code that is one."""
+        return differing(self.facts, {"code": "", **cell.blocking})
+
+
+def parts(found: Sequence[Cell], now: Newest, beside: Sequence[Cell] = ()) -> list[Part]:
     """Cells of one target by environment, newest first; each scenario only where it was measured last.
 
     The code of the steps is one of the facts: rows that lack it share a table with no row that has it. A table
-    of controls alone is left out, and one of older rows has the floor of its own environment. `everything` is all that
-    is stored of the target: its newest pipelines are what others are held against. `beside` are cells that are no rows.
+    of controls alone is left out, and one of older rows has the floor of its own environment. `now` is what
+    others are held against. `beside` are cells that are no rows.
     """
     newest_of = {_scenario(cell): cell for cell in sorted(found, key=last)}
-    now = newest(everything).facts
+    facts_now = now.facts
     made: list[Part] = []
     for facts, members in environments([*found, *beside]):
         rows = [
@@ -42,8 +54,8 @@ def parts(found: Sequence[Cell], everything: Sequence[Cell], beside: Sequence[Ce
             if newest_of.get(_scenario(cell)) is cell and cell.key.orchestrator not in CONTROLS
         ]
         if rows:
-            now = now or facts
-            made.append(Part(tuple(rows), tuple(members), differing(now, facts), below=bool(made)))
+            facts_now = facts_now or facts
+            made.append(Part(tuple(rows), tuple(members), differing(facts_now, facts), below=bool(made)))
     return made
 
 
@@ -85,18 +97,6 @@ def environments(found: Sequence[Cell]) -> list[tuple[dict[str, str], list[Cell]
 def last(cell: Cell) -> str:
     """When its last sample was recorded, its last other record where it has none."""
     return max(record.recorded_at for record in cell.measured or cell.records)
-
-
-@dataclass(frozen=True)
-class Newest:
-    """The environment in which a pipeline was measured last: its facts, and the cells that were measured in it."""
-
-    facts: Mapping[str, str]
-    cells: tuple[Cell, ...]
-
-    def differing(self, cell: Cell) -> tuple[str, ...]:
-        """The facts in which a cell was measured elsewhere; of rows that lack the steps' code that is one."""
-        return differing(self.facts, {"code": "", **cell.blocking})
 
 
 def newest(found: Sequence[Cell]) -> Newest:

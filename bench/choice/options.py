@@ -164,13 +164,17 @@ def _struck(found: Sequence[Cell], target: str) -> dict[str, dict[Option, Cell]]
     return {fault: cells for fault, cells in by_fault.items() if cells}
 
 
-def not_struck(found: Sequence[Cell], target: str, option: Option) -> tuple[str, ...]:
+def not_struck(
+    found: Sequence[Cell], target: str, options: Iterable[Option]
+) -> dict[Option, tuple[str, ...]]:
     """The faults that struck others and neither this option nor the one that it is tuned from."""
-    return tuple(
-        fault
-        for fault, cells in _struck(found, target).items()
-        if option not in cells and option.base not in cells
-    )
+    by_fault = _struck(found, target)
+    return {
+        option: tuple(
+            fault for fault, cells in by_fault.items() if option not in cells and option.base not in cells
+        )
+        for option in options
+    }
 
 
 def _resumed(struck: Sequence[tuple[RunRecord, aftermath.Aftermath]]) -> str:

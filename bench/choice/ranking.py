@@ -238,11 +238,8 @@ def choose(records: Sequence[RunRecord], verdicts: Sequence[Conformance], team: 
         else:
             ranked.append(_scored(option, figures, team))
     ranked.sort(key=lambda each: (-each.score, each.option))
-    lacking_faults = {
-        option: not_struck(found, team.target, option)
-        for option, names in unmeasured.items()
-        if "retries" in names
-    }
+    without_retries = [option for option, names in unmeasured.items() if "retries" in names]
+    lacking_faults = not_struck(found, team.target, without_retries)
     return Choice(team, tuple(_acceptable(ranked, team)), excluded, unmeasured, known, lacking_faults)
 
 

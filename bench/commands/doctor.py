@@ -166,26 +166,16 @@ def _root() -> Check:
 
 def _docker() -> Check:
     docker = engine.client()
-    ours = " (bench cluster up does it as root)" if host.is_root() else ""
     if docker is None:
-        return Check(
-            "docker",
-            "warn" if host.is_root() else "fail",
-            "no client that can build images with secrets",
-            f"{engine.CLIENT_REMEDY}{ours}",
-            stops=("kind",),
-        )
-    version = engine.server_version(docker)
-    if version is None:
-        return Check(
-            "docker",
-            "warn" if host.is_root() else "fail",
-            f"{docker.program} finds no engine",
-            f"sudo systemctl start docker{ours}",
-            stops=("kind",),
-        )
-    owner = "started by bench" if engine.owned_pid(paths()) else "not started by bench"
-    return Check("docker", "ok", f"engine {version}, {owner}, runtime {engine.default_runtime(docker)}")
+        detail, remedy = "no client that can build images with secrets", engine.CLIENT_REMEDY
+    elif (version := engine.server_version(docker)) is None:
+        detail, remedy = f"{docker.program} finds no engine", "sudo systemctl start docker"
+    else:
+        owner = "started by bench" if engine.owned_pid(paths()) else "not started by bench"
+        return Check("docker", "ok", f"engine {version}, {owner}, runtime {engine.default_runtime(docker)}")
+    if host.is_root():
+        return Check("docker", "warn", detail, f"{remedy} (bench cluster up does it as root)")
+    return Check("docker", "fail", detail, remedy, stops=("kind",))
 
 
 def _capability() -> Check:

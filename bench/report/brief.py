@@ -121,13 +121,13 @@ def table(found: Sequence[Cell]) -> str:
         key = cell.key
         if key.workload == "pipeline" and key.task in FLOORS and cell.measured and key.undisturbed:
             groups.setdefault((key.target, key.task), []).append(cell)
-    everything = dict(_by_target(usual(found)))
+    now = {target: recent.newest(members) for target, members in _by_target(usual(found))}
     lines: list[str] = []
     first_only = False
     for (target, task), members in sorted(
         groups.items(), key=lambda g: (g[0][0], list(FLOORS).index(g[0][1]))
     ):
-        for part in recent.parts(members, everything[target]):
+        for part in recent.parts(members, now[target]):
             floors = {floor.key: floor for cell in part.rows if (floor := floor_of(cell, part.around))}
             lines += [
                 *([""] if lines else []),
@@ -155,11 +155,12 @@ def failing(found: Sequence[Cell]) -> str:
     """What each does when something fails: tables for each target and kind of happening."""
     made: list[str] = []
     for target, everything in _by_target(usual(found)):
+        now = recent.newest(everything)
         members = [cell for cell in everything if cell.key.fault]
         struck = [cell for cell in members if aftermath.struck(cell)]
         for happening, strikes in HAPPENINGS.items():
             of_kind = [cell for cell in struck if strikes(FAULTS[cell.key.fault])]
-            made += [_failing(happening, target, part) for part in recent.parts(of_kind, everything)]
+            made += [_failing(happening, target, part) for part in recent.parts(of_kind, now)]
             made += _refused(happening, target, [c for c in members if strikes(FAULTS[c.key.fault])])
     return "\n\n".join([FAILING, *made]) if made else ""
 
@@ -171,7 +172,7 @@ def lineage(found: Sequence[Cell]) -> str:
         for target, everything in _by_target(usual(found))
         for part in recent.parts(
             [c for c in everything if c.key.fault and c.key.retries == "equal" and answers.columns([c])],
-            everything,
+            recent.newest(everything),
         )
     ]
     return "\n\n".join([ASKED, *made]) if made else ""
@@ -273,7 +274,8 @@ def upkept(found: Sequence[Cell]) -> str:
     for target, everything in _by_target(usual(found)):
         watched = [c for c in everything if not c.key.fault and any(w.parts for w in upkeep.idles(c))]
         shown: set[str] = set()
-        made += [text for part in recent.parts(watched, everything) if (text := _upkept(target, part, shown))]
+        parts = recent.parts(watched, recent.newest(everything))
+        made += [text for part in parts if (text := _upkept(target, part, shown))]
     return "\n\n".join([KEPT, *made]) if made else ""
 
 
@@ -296,7 +298,7 @@ def started(found: Sequence[Cell]) -> str:
     for target, everything in _by_target(usual(found)):
         asked = {replace(cell.key, trigger="api") for cell in everything if cell.key.trigger != "api"}
         with_starts = [cell for cell in everything if replace(cell.key, trigger="api") in asked]
-        made += [_starting(target, part) for part in recent.parts(with_starts, everything)]
+        made += [_starting(target, part) for part in recent.parts(with_starts, recent.newest(everything))]
     return "\n\n".join(made)
 
 
@@ -321,6 +323,7 @@ def at_once(found: Sequence[Cell]) -> str:
     """How long several runs at once take, or how many of them ended: a table for each target and piece of work."""
     made: list[str] = []
     for target, everything in _by_target(usual(found)):
+        now = recent.newest(everything)
         works: dict[str, list[Cell]] = {}
         for cell in everything:
             if not cell.key.fault and not cell.key.first:
@@ -328,7 +331,7 @@ def at_once(found: Sequence[Cell]) -> str:
         for work, members in sorted(works.items()):
             several = [cell for cell in members if cell.key.concurrent > 1 and cell.answered]
             alone = [cell for cell in members if cell.key.concurrent == 1]
-            made += [_at_once(target, work, part) for part in recent.parts(several, everything, alone)]
+            made += [_at_once(target, work, part) for part in recent.parts(several, now, alone)]
     return "\n\n".join([AT_ONCE, *made]) if made else ""
 
 

@@ -348,7 +348,7 @@ def _tuning(group: Group) -> list[dict[str, Any]]:
     known = {cell.key: cell for cell in group.cells if cell.key.orchestrator not in CONTROLS}
     uses = upkeep.idle_uses(group.cells)
     both = [
-        (base, tuned)
+        against.together(base, tuned)
         for key, tuned in known.items()
         if (base := known.get(replace(key, configuration=against.base_of(key.configuration))))
         if base is not tuned and (base.measured or tuned.measured)

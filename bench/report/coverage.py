@@ -5,8 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from adapters.base import Target
-from bench.analysis import upkeep
-from bench.analysis.against import TUNED
+from bench.analysis import against, upkeep
 from bench.analysis.cells import FLOORS, TARGETS, Cell, CellKey, refusals
 from bench.faults import aftermath, inject
 from bench.report.capabilities import Conformance
@@ -226,20 +225,15 @@ def _entry(row: _Row, column: Column, why: _Why) -> dict[str, Any]:
 
 
 def _compared(found: Sequence[Cell]) -> set[tuple[str, str, str]]:
-    """Target, orchestrator and configuration of what else than a `default` it ships and was measured of a kind of step.
-
-    The kind of a `default` is its newest, where that has changed.
-    """
-    usual = {
-        (cell.key.target, cell.key.orchestrator): cell.key.task
-        for cell in sorted(found, key=lambda cell: cell.last)
-        if cell.key.configuration == "default"
-    }
+    """Target, orchestrator and configuration of what has a column in the comparison."""
+    pipelines: dict[str, list[Cell]] = {}
+    for cell in found:
+        if cell.is_plain_pipeline and cell.measured:
+            pipelines.setdefault(cell.key.target, []).append(cell)
     return {
-        (key.target, key.orchestrator, key.configuration)
-        for key in (cell.key for cell in found if cell.is_plain_pipeline and cell.measured)
-        if TUNED not in key.configuration.split("-")
-        if usual.get((key.target, key.orchestrator)) != key.task
+        (target, cell.key.orchestrator, cell.key.configuration)
+        for target, members in pipelines.items()
+        for cell in against.compared(members)
     }
 
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from adapters.workloads import PIPELINE
 from bench.analysis import concurrency, recent, upkeep
-from bench.analysis.against import shipped
+from bench.analysis.against import compared
 from bench.analysis.cells import (
     CONTROLS,
     FLOORS,
@@ -120,19 +120,10 @@ class View:
         return bool(self.newest.differing(cell) or apart - self.newest.facts.keys())
 
     def _columns(self) -> list[Who]:
-        """What each orchestrator ships of each kind of step, and after them that kind's floor where it was measured.
-
-        Of a `default` whose kind has changed, the newest.
-        """
-        pipelines = sorted(filter(_is_measured_pipeline, self.among), key=recent.last)
-        kind = {c.key.orchestrator: c.key.task for c in pipelines if c.key.configuration == "default"}
-        current = [
-            c for c in pipelines if c.key.configuration != "default" or kind[c.key.orchestrator] == c.key.task
-        ]
+        """What is compared, and after each kind of step its floor where it was measured."""
         found = {
-            Who(cell.key.orchestrator, cell.key.configuration, task)
-            for task in FLOORS
-            for cell in shipped([cell for cell in current if cell.key.task == task])
+            Who(cell.key.orchestrator, cell.key.configuration, cell.key.task)
+            for cell in compared(filter(_is_measured_pipeline, self.among))
         }
         floors = {Who(FLOORS[task], "default", task) for task in {who.task for who in found}}
         found |= {who for who in floors if self.pipeline(who)}
